@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/dm/device_resolver.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/dm/volume_backing.h"
+#include "core/io/file_backing.h"
+
+namespace dmfs {
+namespace {
+
+std::optional<std::pair<uint64_t, uint64_t>> parse_device_number(std::string_view word) {
+  size_t colon = word.find(':');
+  uint64_t major = 0, minor = 0;
+  if (colon == std::string_view::npos || !parse_u64(word.substr(0, colon), major) ||
+      !parse_u64(word.substr(colon + 1), minor)) {
+    return std::nullopt;
+  }
+  return std::pair(major, minor);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& word,
+                                                          bool read_only) {
+  if (auto number = parse_device_number(word)) {
+    if (number->first == kVirtualMajor) {
+      if (number->second > kMaxMinor) return Error{ENXIO, fmt::format("'{}': no such mapped device", word)};
+      return open_volume(static_cast<uint32_t>(number->second));
+    }
+    return open_path(fmt::format("/dev/block/{}:{}", number->first, number->second), read_only);
+  }
+  if (word.find('/') == std::string::npos) {
+    if (auto device = options_.manager.find(word)) return open_volume(device->minor());
+  }
+  if (!word.empty() && word[0] == '/') return open_path(word, read_only);
+  if (options_.cwd.empty()) {
+    return Error{ENOENT, fmt::format("'{}': no such mapped device, and no absolute path", word)};
+  }
+  std::string_view relative = word;
+  while (relative.starts_with("./")) relative.remove_prefix(2);
+  std::string_view cwd = options_.cwd;
+  while (cwd.ends_with('/')) cwd.remove_suffix(1);
+  return open_path(fmt::format("{}/{}", cwd, relative), read_only);
+}
+
+Result<std::unique_ptr<BackingFile>> DeviceResolver::open_volume(uint32_t minor) {
+  if (options_.before_volume) options_.before_volume(minor);
+  return VolumeBacking::open(options_.manager, minor);
+}
+
+Result<std::unique_ptr<BackingFile>> DeviceResolver::open_path(const std::string& path,
+                                                               bool read_only) {
+  // O_PATH does not open the file proper, so that a path into our own mount is recognised before
+  // anything is asked of it, and a FIFO does not block us.
+  int fd = ::open(path.c_str(), O_PATH | O_CLOEXEC);
+  if (fd < 0) return Error{errno, fmt::format("'{}': {}", path, strerror(errno))};
+  struct Closer {
+    int fd;
+    ~Closer() { close(fd); }
+  } closer{fd};
+  int64_t minor = options_.manager.own_minor_of(fd);
+  if (minor >= 0) return open_volume(static_cast<uint32_t>(minor));
+  DM_TRY(auto file, FileBacking::open(options_.io_threads, fd, path, read_only));
+  return std::unique_ptr<BackingFile>(std::move(file));
+}
+
+}  // namespace dmfs

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/dm/mapped_device.h"
+
+#include <cassert>
+
+#include <fmt/format.h>
+
+namespace dmfs {
+
+MappedDevice::MappedDevice(uint32_t minor) : minor_(minor) {}
+
+MappedDevice::~MappedDevice() {
+  MutexLock lock(held_mutex_);
+  assert(in_flight_.count() == 0 && deferred_.empty() && pushback_.empty());
+}
+
+std::shared_ptr<const Table> MappedDevice::live_table() const {
+  MutexLock lock(slots_mutex_);
+  return live_;
+}
+
+std::shared_ptr<const Table> MappedDevice::inactive_table() const {
+  MutexLock lock(slots_mutex_);
+  return inactive_;
+}
+
+std::shared_ptr<Table> MappedDevice::set_inactive(std::shared_ptr<Table> table) {
+  MutexLock lock(slots_mutex_);
+  std::swap(inactive_, table);
+  return table;
+}
+
+bool MappedDevice::cancel_held(Bio& bio, int error) {
+  {
+    MutexLock lock(held_mutex_);
+    if (!deferred_.remove(bio)) return false;
+  }
+  bio.complete(error);
+  return true;
+}
+
+size_t MappedDevice::fail_held(int error) {
+  BioList held;
+  {
+    MutexLock lock(held_mutex_);
+    std::swap(held, deferred_);
+  }
+  size_t count = held.size();
+  while (Bio* bio = held.pop_front()) bio->complete(error);
+  return count;
+}
+
+size_t MappedDevice::held_count() const {
+  MutexLock lock(held_mutex_);
+  return deferred_.size() + pushback_.size();
+}
+
+void MappedDevice::publish(std::shared_ptr<Table> live) {
+  assert(in_flight_.closed());
+  const Table* table = live.get();
+  {
+    MutexLock lock(slots_mutex_);
+    live_ = std::move(live);
+  }
+  io_table_.store(table, std::memory_order_release);
+  size_.store(table ? table->size().n : 0, std::memory_order_release);
+  read_only_.store(table && table->read_only(), std::memory_order_release);
+}
+
+Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken& cancel) {
+  std::shared_ptr<const Table> table = live_table();
+  // 1. Targets are told first; that this is a noflush suspend they can see already.
+  {
+    MutexLock lock(held_mutex_);
+    noflush_suspending_ = options.noflush;
+  }
+  if (table) {
+    for (const Table::Entry& entry : table->entries()) entry.target->presuspend();
+  }
+  // 2. New I/O goes to the deferred list from here on.
+  in_flight_.close();
+  // 3. Everything inside ends, or is pushed back.
+  bool empty;
+  {
+    CancelToken::Waker waker(cancel, [this] { in_flight_.poke(); });
+    empty = in_flight_.wait_empty([&cancel] { return cancel.cancelled(); });
+  }
+  // 4. Nothing is pushed back any more; what was goes before what came later.
+  {
+    MutexLock lock(held_mutex_);
+    noflush_suspending_ = false;
+    deferred_.splice_front(pushback_);
+  }
+  if (!empty) {
+    if (table) {
+      for (const Table::Entry& entry : table->entries()) entry.target->presuspend_undo();
+    }
+    return Error{EINTR, fmt::format("suspend was interrupted while {} bios were in flight",
+                                    in_flight_.count())};
+  }
+  if (table) {
+    for (const Table::Entry& entry : table->entries()) entry.target->postsuspend();
+  }
+  return {};
+}
+
+void MappedDevice::unblock() {
+  // What was held goes in order, before the door opens to newcomers. Those who arrive meanwhile
+  // queue up behind; after a few rounds the door opens whatever is left, else a busy device
+  // would pass all its I/O through this thread for ever.
+  constexpr int kMaxRounds = 4;
+  for (int round = 0;; ++round) {
+    BioList held;
+    {
+      MutexLock lock(held_mutex_);
+      std::swap(held, deferred_);
+      if (held.empty() || round == kMaxRounds) in_flight_.open();
+    }
+    if (held.empty()) return;
+    while (Bio* bio = held.pop_front()) start(*bio, in_flight_.enter_closed());
+    if (round == kMaxRounds) return;
+  }
+}
+
+Status MappedDevice::suspend(const SuspendOptions& options, CancelToken& cancel,
+                             const Commit& commit) {
+  if (suspended()) return {};
+  Status done = block_and_drain(options, cancel);
+  if (done) {
+    done = commit();
+    if (!done) (void)resume_targets();
+  }
+  if (!done) {
+    unblock();
+    return done;
+  }
+  suspended_.store(true, std::memory_order_release);
+  return {};
+}
+
+Status MappedDevice::resume_targets() {
+  std::shared_ptr<const Table> table = live_table();
+  if (!table) return {};
+  for (const Table::Entry& entry : table->entries()) {
+    if (Status ready = entry.target->preresume(); !ready) return ready;
+  }
+  for (const Table::Entry& entry : table->entries()) entry.target->resume();
+  return {};
+}
+
+Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
+                            const Commit& commit, std::shared_ptr<Table>& replaced) {
+  std::shared_ptr<Table> next;
+  std::shared_ptr<Table> before;
+  {
+    MutexLock lock(slots_mutex_);
+    next = inactive_;
+    before = live_;
+  }
+  if (!next && !suspended()) return {};
+  if (!next && !before) return Error{EINVAL, "suspended, and has no table to resume with"};
+
+  bool was_suspended = suspended();
+  if (!was_suspended) {
+    if (Status drained = block_and_drain(options, cancel); !drained) {
+      unblock();
+      return drained;
+    }
+  }
+  if (next) {
+    set_inactive(nullptr);
+    publish(next);
+  }
+  Status done = resume_targets();
+  if (done) done = commit();
+  if (!done) {
+    // A target that refuses keeps the device suspended, as in the kernel, but here with the table
+    // that it had: what the store has is what there is.
+    if (next) {
+      set_inactive(next);
+      publish(before);
+    }
+    if (was_suspended) return done;
+    (void)resume_targets();  // it was active: wake what block_and_drain() has put to sleep
+    unblock();
+    return done;
+  }
+  if (next) replaced = std::move(before);
+  suspended_.store(false, std::memory_order_release);
+  unblock();
+  return {};
+}
+
+Status MappedDevice::restore(std::shared_ptr<Table> live, std::shared_ptr<Table> inactive,
+                             bool suspended) {
+  (void)set_inactive(std::move(inactive));
+  in_flight_.close();
+  publish(std::move(live));
+  suspended_.store(suspended, std::memory_order_release);
+  if (suspended) return {};
+  Status ready = resume_targets();
+  unblock();
+  return ready;
+}
+
+std::vector<std::shared_ptr<Table>> MappedDevice::retire() {
+  in_flight_.close();
+  (void)fail_held(ENXIO);
+  std::vector<std::shared_ptr<Table>> tables{set_inactive(nullptr)};
+  {
+    MutexLock lock(slots_mutex_);
+    tables.push_back(live_);
+  }
+  publish(nullptr);
+  events_.close();
+  return tables;
+}
+
+}  // namespace dmfs

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// A mapped device: a live table that I/O goes through, an inactive one that waits for resume, and
+// the state machine of suspend and resume.
+//
+// Lock order: command_mutex_ > (a manager's and a store's locks) > slots_mutex_ ; held_mutex_ and
+// the event mutex are leaves. Targets, completions and submit() are called with none of them
+// held, except hooks (presuspend ...), which run under command_mutex_.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/cancel.h"
+#include "core/base/mutex.h"
+#include "core/base/result.h"
+#include "core/dm/event_counter.h"
+#include "core/dm/in_flight.h"
+#include "core/dm/table.h"
+#include "core/io/bio.h"
+
+namespace dmfs {
+
+struct DmIo;
+
+struct SuspendOptions {
+  bool noflush = false;
+  bool lockfs = true;
+};
+
+class MappedDevice {
+ public:
+  explicit MappedDevice(uint32_t minor);
+  ~MappedDevice();  // no I/O inside, nothing held
+  MappedDevice(const MappedDevice&) = delete;
+  MappedDevice& operator=(const MappedDevice&) = delete;
+
+  uint32_t minor() const { return minor_; }
+
+  // ---- I/O: any thread, never blocks for long --------------------------------------------
+  // Takes the bio and completes it once. `bio.sector` counts from the start of the device. While
+  // the device is suspended the bio waits on the deferred list. Past the end: EIO. A write to a
+  // read-only table: EPERM.
+  void submit(Bio& bio);
+  // Whether submit() would put a bio on the deferred list now (a hint).
+  bool defers() const { return in_flight_.closed(); }
+  // Takes a bio that waits here off its list and completes it with `error`. False when it is
+  // not (or no longer) waiting: then it completes by itself.
+  bool cancel_held(Bio& bio, int error);
+  // Completes everything that is held now with `error`; returns how many. Later I/O is held again.
+  size_t fail_held(int error);
+  size_t held_count() const;
+  int64_t in_flight() const { return in_flight_.count(); }
+
+  // ---- what others may see: any thread ----------------------------------------------------
+  Sectors size() const { return {size_.load(std::memory_order_acquire)}; }
+  bool read_only() const { return read_only_.load(std::memory_order_acquire); }
+  bool suspended() const { return suspended_.load(std::memory_order_acquire); }
+  std::shared_ptr<const Table> live_table() const;      // shared with readers of status
+  std::shared_ptr<const Table> inactive_table() const;
+  EventCounter& events() { return events_; }
+
+  // ---- commands: serialised by the caller through command_mutex() --------------------------
+  // Called by the functions below at the one point where a change becomes final: makes it durable.
+  // When it fails, the change is undone and its error returned.
+  using Commit = std::function<Status()>;
+
+  Mutex& command_mutex() DM_ATTRIBUTE(lock_returned(command_mutex_)) { return command_mutex_; }
+  // Replaces (or with nullptr drops) the inactive table; the old one is returned, to be destroyed
+  // by the caller once it holds no lock.
+  std::shared_ptr<Table> set_inactive(std::shared_ptr<Table> table) DM_REQUIRES(command_mutex_);
+  // Blocks new I/O and waits until what is inside has ended. EINTR when cancelled: the device is
+  // active again then. Already suspended: fine.
+  Status suspend(const SuspendOptions& options, CancelToken& cancel, const Commit& commit)
+      DM_REQUIRES(command_mutex_);
+  // Swaps in the inactive table if there is one (suspending first if active), then lets I/O go.
+  // `replaced` gets the old live table, as set_inactive. EINVAL: suspended without any table.
+  Status resume(const SuspendOptions& options, CancelToken& cancel, const Commit& commit,
+                std::shared_ptr<Table>& replaced) DM_REQUIRES(command_mutex_);
+  // At start, before any I/O: puts the stored state in place. An error when a target refuses to
+  // resume; the tables are in place all the same.
+  Status restore(std::shared_ptr<Table> live, std::shared_ptr<Table> inactive, bool suspended)
+      DM_REQUIRES(command_mutex_);
+  // The device is removed and nobody has it open: drops both tables, which the caller destroys
+  // once it holds no lock; what waits for an event leaves; I/O fails from here on.
+  std::vector<std::shared_ptr<Table>> retire() DM_REQUIRES(command_mutex_);
+
+ private:
+  friend struct DmIo;
+
+  // I/O path (dm_io.cc)
+  void start(Bio& bio, InFlight::Shard shard);
+  void finish(DmIo& io);
+
+  Status block_and_drain(const SuspendOptions& options, CancelToken& cancel)
+      DM_REQUIRES(command_mutex_);
+  // Opens the door and sends what was held, in order.
+  void unblock() DM_REQUIRES(command_mutex_);
+  void publish(std::shared_ptr<Table> live) DM_REQUIRES(command_mutex_);
+  Status resume_targets() DM_REQUIRES(command_mutex_);
+  // One atomic step: if a noflush suspend is under way the bio goes to pushback.
+  bool push_back(Bio& bio);
+
+  // constant after construction
+  const uint32_t minor_;
+
+  // own synchronisation
+  InFlight in_flight_;
+  EventCounter events_;
+  std::atomic<uint64_t> size_{0};
+  std::atomic<bool> read_only_{false};
+  std::atomic<bool> suspended_{false};
+  // Read by whoever is counted in_flight_; changed only while nobody is.
+  std::atomic<const Table*> io_table_{nullptr};
+
+  Mutex command_mutex_;  // one command at a time; held across waits
+
+  mutable Mutex slots_mutex_;
+  std::shared_ptr<Table> live_ DM_GUARDED_BY(slots_mutex_);
+  std::shared_ptr<Table> inactive_ DM_GUARDED_BY(slots_mutex_);
+
+  mutable Mutex held_mutex_;  // leaf: take no lock while holding this
+  BioList deferred_ DM_GUARDED_BY(held_mutex_);
+  BioList pushback_ DM_GUARDED_BY(held_mutex_);
+  bool noflush_suspending_ DM_GUARDED_BY(held_mutex_) = false;
+};
+
+}  // namespace dmfs

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/dm/table.h"
+
+#include <algorithm>
+#include <limits>
+
+#include <fmt/format.h>
+
+namespace dmfs {
+namespace {
+
+// stat() on a volume walks its targets; past this many it answers from the first ones.
+constexpr size_t kMaxEntriesCounted = 1024;
+
+}  // namespace
+
+class Table::Context final : public TargetContext {
+ public:
+  Context(Table& table, Sectors begin, Sectors length, const std::function<void()>& raise_event)
+      : table_(table), begin_(begin), length_(length), raise_event_(raise_event) {}
+
+  Sectors begin() const override { return begin_; }
+  Sectors length() const override { return length_; }
+  bool read_only() const override { return table_.read_only_; }
+  void raise_event() override {
+    if (raise_event_) raise_event_();
+  }
+
+  Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
+    if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
+    auto known = opened_->find(word);
+    BackingFile* file = known == opened_->end() ? nullptr : known->second;
+    if (!file) {
+      DM_TRY(auto opened, opener_->open(word, table_.read_only_));
+      file = opened.get();
+      table_.devices_.push_back(std::move(opened));
+      table_.device_list_.push_back(file);
+      opened_->emplace(word, file);
+    }
+    areas_.push_back({file, start, length});
+    return file;
+  }
+
+  // While the target is created, open() works.
+  void begin_create(DeviceOpener& opener, std::map<std::string, BackingFile*>& opened) {
+    opener_ = &opener;
+    opened_ = &opened;
+  }
+  // Checks what was opened against its size; the kernel does this last, and so it is no error of
+  // the target's.
+  Status end_create() {
+    opener_ = nullptr;
+    opened_ = nullptr;
+    for (const Area& area : areas_) {
+      Sectors size = area.file->size();
+      if (area.start > size || area.length > size - area.start) {
+        return Error{EINVAL, fmt::format("'{}' too small for target: start={}, len={}, dev_size={}",
+                                         area.file->name(), area.start.n, area.length.n, size.n)};
+      }
+    }
+    areas_ = {};
+    return {};
+  }
+
+ private:
+  struct Area {
+    BackingFile* file;
+    Sectors start;
+    Sectors length;
+  };
+
+  Table& table_;
+  const Sectors begin_;
+  const Sectors length_;
+  const std::function<void()>& raise_event_;
+  DeviceOpener* opener_ = nullptr;
+  std::map<std::string, BackingFile*>* opened_ = nullptr;
+  std::vector<Area> areas_;
+};
+
+// Stands where a target should be whose table could not be built: prints its line, fails its I/O.
+class Table::Unavailable final : public Target {
+ public:
+  explicit Unavailable(std::string params) : params_(std::move(params)) {}
+  MapResult map(Bio&) override { return MapResult::Kill; }
+  std::string table_line() const override { return params_; }
+  Sectors allocated(Sectors) const override { return {}; }
+
+ private:
+  const std::string params_;
+};
+
+Table::Table() = default;
+
+Table::~Table() {
+  // Targets may still name their files and contexts while they go.
+  entries_.clear();
+  contexts_.clear();
+}
+
+Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options& options) {
+  std::unique_ptr<Table> table(new Table);
+  table->read_only_ = spec.read_only;
+  table->raise_event_ = options.raise_event;
+  table->entries_.reserve(spec.targets.size());
+  table->contexts_.reserve(spec.targets.size());
+  std::map<std::string, BackingFile*> opened;
+  Sectors at;
+  for (const TargetSpec& line : spec.targets) {
+    if (line.length.n == 0) return Error{EINVAL, "zero-length target"};
+    if (line.start > kMaxDeviceSectors || line.length > kMaxDeviceSectors - line.start) {
+      return Error{EINVAL, fmt::format("too large device: start={}, len={}", line.start.n,
+                                       line.length.n)};
+    }
+    const TargetType* type = options.registry.find(line.type);
+    if (!type) return Error{EINVAL, fmt::format("{}: unknown target type", line.type)};
+    if (line.start != at) {
+      return Error{EINVAL, fmt::format("{}: Gap in table: the target starts at {}, expected {}",
+                                       line.type, line.start.n, at.n)};
+    }
+    DM_TRY(auto words, split_args(line.params));
+    auto context =
+        std::make_unique<Context>(*table, line.start, line.length, table->raise_event_);
+    context->begin_create(options.opener, opened);
+    DM_TRY(auto target, type->create(*context, words));
+    DM_TRY_STATUS(context->end_create());
+    IoLimits limits = target->limits();
+    table->contexts_.push_back(std::move(context));
+    table->entries_.push_back({line.start, line.length, limits, std::move(target), type});
+    at += line.length;
+  }
+  table->finish();
+  return table;
+}
+
+std::unique_ptr<Table> Table::unavailable(const TableSpec& spec, std::string reason) {
+  std::unique_ptr<Table> table(new Table);
+  table->read_only_ = spec.read_only;
+  table->reason_ = std::move(reason);
+  for (const TargetSpec& line : spec.targets) {
+    table->entries_.push_back(
+        {line.start, line.length, {}, std::make_unique<Unavailable>(line.params), nullptr});
+    table->unavailable_types_.push_back(line.type);
+  }
+  table->finish();
+  return table;
+}
+
+void Table::finish() {
+  ends_.reserve(entries_.size());
+  for (const Entry& entry : entries_) {
+    ends_.push_back(entry.end().n);
+    if (entry.limits.num_flush_bios > 0) flush_entries_.push_back(&entry);
+  }
+  size_ = entries_.empty() ? Sectors{} : entries_.back().end();
+}
+
+const Table::Entry& Table::find(Sectors sector) const {
+  if (ends_.size() == 1) return entries_[0];
+  // The first target that ends behind the sector; written so that the compiler needs no branch.
+  const uint64_t* base = ends_.data();
+  size_t count = ends_.size();
+  while (count > 1) {
+    size_t half = count / 2;
+    base += base[half - 1] <= sector.n ? half : 0;
+    count -= half;
+  }
+  return entries_[static_cast<size_t>(base - ends_.data())];
+}
+
+TableSpec Table::spec() const {
+  TableSpec spec;
+  spec.read_only = read_only_;
+  spec.targets.reserve(entries_.size());
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
+    spec.targets.push_back({entry.begin, entry.length,
+                            entry.type ? std::string(entry.type->name) : unavailable_types_[i],
+                            entry.target->table_line()});
+  }
+  return spec;
+}
+
+TableSpec Table::status() const {
+  TableSpec spec;
+  spec.read_only = read_only_;
+  spec.targets.reserve(entries_.size());
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const Entry& entry = entries_[i];
+    spec.targets.push_back({entry.begin, entry.length,
+                            entry.type ? std::string(entry.type->name) : unavailable_types_[i],
+                            entry.target->status_line()});
+  }
+  return spec;
+}
+
+Extent Table::extent_at(Sectors sector) const {
+  const Entry& entry = find(sector);
+  Sectors offset = sector - entry.begin;
+  return entry.target->extent_at(offset, entry.length - offset);
+}
+
+Sectors Table::allocated() const {
+  Sectors sum;
+  size_t counted = std::min(entries_.size(), kMaxEntriesCounted);
+  for (size_t i = 0; i < counted; ++i) sum += entries_[i].target->allocated(entries_[i].length);
+  if (counted == entries_.size()) return sum;
+  double share = static_cast<double>(entries_[counted].begin.n) / static_cast<double>(size_.n);
+  return {std::min(size_.n, static_cast<uint64_t>(static_cast<double>(sum.n) / share))};
+}
+
+std::string Table::fault() const {
+  for (const BackingFile* device : device_list_) {
+    if (std::string fault = device->fault(); !fault.empty()) return fault;
+  }
+  return {};
+}
+
+}  // namespace dmfs

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// THE extension interface. A target maps a stretch of a device onto something below. To write
+// one: read targets/linear.cc, then man dmfs-hacking(7) once it exists.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/args.h"
+#include "core/base/registry.h"
+#include "core/base/result.h"
+#include "core/base/units.h"
+#include "core/io/backing_file.h"
+#include "core/io/bio.h"
+
+namespace dmfs {
+
+// What map() did with a clone.
+enum class MapResult {
+  Submitted,  // the target keeps it and completes it later (or has completed it already)
+  Remapped,   // clone.remap() was called; the core sends it to the backing file
+  Requeue,    // push the original bio back (only within a noflush suspend; EIO otherwise)
+  Kill,       // EIO
+};
+
+// What end_io() answers when a remapped clone has ended.
+enum class EndIo {
+  Done,        // the clone is finished with the (possibly changed) status
+  Incomplete,  // the target has taken the clone back and will complete it again
+  Requeue,     // as MapResult::Requeue
+};
+
+// What the core has to know before it sends a target anything. Asked for once, when the table is
+// complete; must not change after.
+struct IoLimits {
+  Sectors max_io_len{0};       // reads and writes are split at multiples of this; 0: no limit
+  uint16_t num_flush_bios = 0; // how many clones of a flush to send (each with its slot); 0: none
+  // Discards and write-zeroes are not split at max_io_len. The target gets this many clones, each
+  // with the whole range inside the target and its slot. 0: EOPNOTSUPP.
+  uint16_t num_discard_bios = 0;
+  uint16_t num_write_zeroes_bios = 0;
+};
+
+// A target's view of the table that holds it. One per target, lives as long as the target.
+class TargetContext {
+ public:
+  virtual ~TargetContext() = default;
+
+  virtual Sectors begin() const = 0;   // first sector of the target on the device
+  virtual Sectors length() const = 0;
+  virtual bool read_only() const = 0;  // the table was loaded read-only
+  // The position of a bio within the target.
+  Sectors offset(const Bio& bio) const { return bio.sector - begin(); }
+
+  // Only while the target is created: opens what a word of the table line names (a path, a mapped
+  // device, MAJOR:MINOR). The table owns the result and hands out the same one for the same file.
+  // [start, start + length) is checked against its size after the target's create() has returned
+  // ("too small for target"). Errors: ENOENT, ENOTBLK, EACCES, EISDIR, ELOOP... with a sentence.
+  virtual Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) = 0;
+
+  // Raises the device's event number and wakes `wait`. Any thread, any time, no lock needed.
+  virtual void raise_event() = 0;
+};
+
+class Target {
+ public:
+  virtual ~Target() = default;
+
+  // Any thread; many at a time; never blocks. `bio.sector` still counts from the start of the
+  // mapped device. A flush, discard or write-zeroes clone carries its slot.
+  virtual MapResult map(Bio& bio) = 0;
+  // A clone that map() remapped, or took and completed, has ended with `error`, which may be
+  // changed. Any thread.
+  virtual EndIo end_io(Bio& bio, int& error) { (void)bio; (void)error; return EndIo::Done; }
+
+  // The parameters as `dmctl table` prints them; create() accepts them again.
+  virtual std::string table_line() const = 0;
+  // What `dmctl status` prints behind "<start> <length> <type> ".
+  virtual std::string status_line() const { return {}; }
+  // EINVAL with a sentence by default, as the kernel.
+  virtual Result<std::string> message(std::span<const std::string> words);
+
+  virtual IoLimits limits() const { return {}; }
+  // Whether discards go through; asked when one arrives.
+  virtual bool supports_discard() const { return limits().num_discard_bios > 0; }
+
+  // The hooks of suspend and resume, in the kernel's order; called from the thread of the
+  // command, one at a time for a device, no lock of the core's held.
+  virtual void presuspend() {}
+  virtual void presuspend_undo() {}
+  virtual void postsuspend() {}
+  virtual Status preresume() { return {}; }
+  virtual void resume() {}
+
+  // Data or hole at `offset` within the target, at most to the target's end.
+  virtual Extent extent_at(Sectors offset, Sectors length) const { (void)offset; return {true, length}; }
+  // How much of the target is allocated below.
+  virtual Sectors allocated(Sectors length) const { return length; }
+};
+
+struct TargetVersion {
+  unsigned major, minor, patch;
+};
+
+struct TargetType {
+  std::string_view name;
+  TargetVersion version;
+  // Builds a target from the words behind its type. Thread of the command; may block on opens.
+  Result<std::unique_ptr<Target>> (*create)(TargetContext& context,
+                                            std::span<const std::string> args);
+};
+
+using TargetRegistry = Registry<TargetType>;
+
+}  // namespace dmfs

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/io/bio.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace dmfs {
+namespace {
+
+// Calls fn(char* start, size_t length) for each piece of memory that covers [at, at + bytes).
+template <typename Fn>
+void for_each_piece(const BioData& data, size_t at, size_t bytes, Fn fn) {
+  size_t skip = data.offset + at;
+  for (uint32_t i = 0; i < data.segment_count && bytes > 0; ++i) {
+    const iovec& segment = data.segments[i];
+    if (skip >= segment.iov_len) {
+      skip -= segment.iov_len;
+      continue;
+    }
+    size_t length = std::min(segment.iov_len - skip, bytes);
+    fn(static_cast<char*>(segment.iov_base) + skip, length);
+    bytes -= length;
+    skip = 0;
+  }
+  assert(bytes == 0 && "a range within the bio");
+}
+
+}  // namespace
+
+const char* op_name(Op op) {
+  switch (op) {
+    case Op::Read: return "read";
+    case Op::Write: return "write";
+    case Op::Flush: return "flush";
+    case Op::Discard: return "discard";
+    case Op::WriteZeroes: return "write-zeroes";
+  }
+  return "?";
+}
+
+size_t BioData::slice(size_t bytes, std::span<iovec> out, size_t& covered) const {
+  size_t used = 0;
+  size_t skip = offset;
+  covered = 0;
+  for (uint32_t i = 0; i < segment_count && covered < bytes && used < out.size(); ++i) {
+    if (skip >= segments[i].iov_len) {
+      skip -= segments[i].iov_len;
+      continue;
+    }
+    size_t length = std::min(segments[i].iov_len - skip, bytes - covered);
+    out[used++] = {static_cast<char*>(segments[i].iov_base) + skip, length};
+    covered += length;
+    skip = 0;
+  }
+  return used;
+}
+
+void copy_from_bio(const BioData& data, size_t at, std::span<std::byte> to) {
+  std::byte* out = to.data();
+  for_each_piece(data, at, to.size(), [&](char* piece, size_t length) {
+    std::memcpy(out, piece, length);
+    out += length;
+  });
+}
+
+void copy_to_bio(const BioData& data, size_t at, std::span<const std::byte> from) {
+  const std::byte* in = from.data();
+  for_each_piece(data, at, from.size(), [&](char* piece, size_t length) {
+    std::memcpy(piece, in, length);
+    in += length;
+  });
+}
+
+void zero_bio(const BioData& data, size_t at, size_t bytes) {
+  for_each_piece(data, at, bytes, [](char* piece, size_t length) { std::memset(piece, 0, length); });
+}
+
+void BioList::push_back(Bio& bio) {
+  bio.next = nullptr;
+  (tail_ ? tail_->next : head_) = &bio;
+  tail_ = &bio;
+  ++size_;
+}
+
+void BioList::splice_front(BioList& other) {
+  if (other.empty()) return;
+  other.tail_->next = head_;
+  if (!tail_) tail_ = other.tail_;
+  head_ = other.head_;
+  size_ += other.size_;
+  other = BioList();
+}
+
+Bio* BioList::pop_front() {
+  Bio* bio = head_;
+  if (!bio) return nullptr;
+  head_ = bio->next;
+  if (!head_) tail_ = nullptr;
+  bio->next = nullptr;
+  --size_;
+  return bio;
+}
+
+bool BioList::remove(Bio& bio) {
+  Bio* before = nullptr;
+  for (Bio* at = head_; at; before = at, at = at->next) {
+    if (at != &bio) continue;
+    (before ? before->next : head_) = at->next;
+    if (tail_ == at) tail_ = before;
+    at->next = nullptr;
+    --size_;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace dmfs

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block I/O request, as it travels from the front through mapped devices and targets to a
+// backing file. The memory of a bio belongs to whoever submits it and stays valid until its
+// end_io has been called. A bio completes exactly once, on any thread, never with a lock held.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/base/units.h"
+
+namespace dmfs {
+
+class BackingFile;
+
+enum class Op : uint8_t { Read, Write, Flush, Discard, WriteZeroes };
+
+constexpr bool op_has_data(Op op) { return op == Op::Read || op == Op::Write; }
+constexpr bool op_modifies(Op op) {
+  return op == Op::Write || op == Op::Discard || op == Op::WriteZeroes;
+}
+const char* op_name(Op op);
+
+enum BioFlags : uint8_t {
+  kBioFua = 1,        // on stable storage before it completes
+  kBioPreflush = 2,   // everything that completed before is on stable storage first
+};
+
+// The memory of a bio: a list of segments, entered at a byte offset. The list is shared by a bio
+// and all its clones, which only move the offset; the length is the bio's own.
+struct BioData {
+  const iovec* segments = nullptr;
+  uint32_t segment_count = 0;
+  size_t offset = 0;  // bytes into the segments
+
+  // Fills `out` with what covers `bytes` from the offset on; returns how many entries, at most
+  // out.size(). Bytes that did not fit into `out` are left out: the caller checks.
+  size_t slice(size_t bytes, std::span<iovec> out, size_t& covered) const;
+};
+
+// Copies between the memory of a bio and a flat buffer; `at` is a byte offset from the bio's
+// start. The range lies within the bio.
+void copy_from_bio(const BioData& data, size_t at, std::span<std::byte> to);
+void copy_to_bio(const BioData& data, size_t at, std::span<const std::byte> from);
+void zero_bio(const BioData& data, size_t at, size_t bytes);
+
+class Bio {
+ public:
+  using EndIo = void (*)(Bio& bio);
+
+  Bio() = default;
+  explicit Bio(EndIo end_io) : end_io(end_io) {}
+  Bio(const Bio&) = delete;
+  Bio& operator=(const Bio&) = delete;
+
+  // Ends the bio with a positive errno, or 0. Calls end_io, after which the bio may be gone.
+  void complete(int error) {
+    assert(!completed_ && "a bio completes once");
+    completed_ = true;
+    status = error;
+    end_io(*this);
+  }
+  // Points a clone at a backing file (what map() does before it answers Remapped).
+  void remap(BackingFile& file, Sectors at) {
+    dev = &file;
+    sector = at;
+  }
+  // Makes a completed bio usable again.
+  void reset() {
+    completed_ = false;
+    status = 0;
+  }
+  size_t bytes() const { return static_cast<size_t>(count.bytes()); }
+
+  Op op = Op::Read;
+  uint8_t flags = 0;         // BioFlags
+  uint16_t slot = 0;         // which of a target's num_flush_bios/num_discard_bios this clone is
+  int status = 0;            // positive errno, valid in end_io
+  Sectors sector;            // first sector, on the device that the bio is sent to
+  Sectors count;             // 0 for a flush
+  BioData data;              // for reads and writes
+  BackingFile* dev = nullptr;
+  EndIo end_io = nullptr;
+  Bio* next = nullptr;       // for whoever holds the bio: a queue
+  pid_t pid = 0;             // of the process that asked, 0 if none
+
+ private:
+  bool completed_ = false;
+};
+
+// A FIFO of bios, linked through Bio::next; owns nothing. Not thread-safe.
+class BioList {
+ public:
+  bool empty() const { return head_ == nullptr; }
+  size_t size() const { return size_; }
+  Bio* front() const { return head_; }
+  void push_back(Bio& bio);
+  // Puts all of `other` before what is here, keeping its order; `other` is empty after.
+  void splice_front(BioList& other);
+  Bio* pop_front();
+  // False when the bio is not in the list.
+  bool remove(Bio& bio);
+
+ private:
+  Bio* head_ = nullptr;
+  Bio* tail_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace dmfs

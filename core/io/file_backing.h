@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// A regular file or a block device below a target.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "core/base/mutex.h"
+#include "core/base/result.h"
+#include "core/io/backing_file.h"
+#include "core/io/io_threads.h"
+
+namespace dmfs {
+
+class FileBacking final : public BackingFile, private IoQueue {
+ public:
+  // `path_fd` is an O_PATH descriptor of what `path` (absolute) names, and stays the caller's. May
+  // block (a network file system). Errors: EISDIR, ENOTBLK (neither a regular file nor a block
+  // device), EACCES or EROFS (also: writable wanted, read-only there), with a sentence.
+  static Result<std::unique_ptr<FileBacking>> open(IoThreads& threads, int path_fd,
+                                                   const std::string& path, bool read_only);
+  // Nothing may be outstanding.
+  ~FileBacking() override;
+
+  void submit(Bio& bio) override;
+  std::string name() const override { return path_; }
+  Sectors size() const override;
+  bool read_only() const override { return read_only_; }
+  Extent extent_at(Sectors start, Sectors length) const override;
+  Sectors allocated(Sectors start, Sectors length) const override;
+  uint64_t device_number() const override { return device_number_; }
+  std::string fault() const override DM_EXCLUDES(fault_mutex_);
+
+ private:
+  enum class Kind { Local, Remote };  // Remote: may hang, so no thread of the front goes there
+  FileBacking(IoThreads& threads, int fd, std::string path, bool read_only);
+
+  void perform(Bio& bio) override;
+  // Without blocking. True: done, `error` is set.
+  bool try_inline(Bio& bio, int& error);
+  int transfer(Bio& bio, int rw_flags, bool& would_block);
+  int write_zeroes(Bio& bio);
+  // EIO when the file has become shorter than what the bio needs.
+  int check_size(const Bio& bio);
+  void set_fault(std::string fault) DM_EXCLUDES(fault_mutex_);
+
+  // constant after construction
+  IoThreads& threads_;
+  const int fd_;
+  const std::string path_;
+  const bool read_only_;
+  bool is_block_device_ = false;
+  Kind kind_ = Kind::Local;
+  uint64_t device_number_ = 0;
+  Sectors size_at_open_;
+
+  // own synchronisation
+  std::atomic<bool> nowait_read_{true};   // the file system knows RWF_NOWAIT, as far as we know
+  std::atomic<bool> nowait_write_{true};
+  std::atomic<int64_t> size_checked_{0};  // coarse clock, milliseconds
+
+  mutable Mutex fault_mutex_;  // leaf
+  std::string fault_ DM_GUARDED_BY(fault_mutex_);
+};
+
+}  // namespace dmfs

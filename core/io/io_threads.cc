@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/io/io_threads.h"
+
+#include <cassert>
+#include <system_error>
+
+namespace dmfs {
+
+IoThreads::~IoThreads() {
+  std::vector<std::thread> threads;
+  {
+    MutexLock lock(mutex_);
+    assert(ready_.empty());
+    stopping_ = true;
+    work_.notify_all();
+    threads.swap(threads_);
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+void IoThreads::make_ready(IoQueue& queue) {
+  if (queue.ready_ || queue.waiting_.empty() || queue.running_ >= kMaxThreadsPerFile) return;
+  queue.ready_ = true;
+  ready_.push_back(&queue);
+}
+
+void IoThreads::submit(IoQueue& queue, Bio& bio) {
+  MutexLock lock(mutex_);
+  queue.waiting_.push_back(bio);
+  make_ready(queue);
+  // Each idle thread that was already told about work still counts as idle until it runs, hence
+  // the comparison with how much is ready, not with zero.
+  if (idle_ >= ready_.size()) {
+    work_.notify_one();
+  } else if (threads_.size() < kMaxThreads) {
+    try {
+      threads_.emplace_back([this] { run(); });
+    } catch (const std::system_error&) {
+      // No thread to be had (EAGAIN). The ones there are get to it; the very first must exist.
+      if (threads_.empty()) throw;
+    }
+  }
+}
+
+void IoThreads::drain(IoQueue& queue) {
+  MutexLock lock(mutex_);
+  while (!queue.waiting_.empty() || queue.running_ > 0) drained_.wait(mutex_);
+}
+
+size_t IoThreads::thread_count() const {
+  MutexLock lock(mutex_);
+  return threads_.size();
+}
+
+void IoThreads::run() {
+  mutex_.lock();
+  while (true) {
+    while (ready_.empty() && !stopping_) {
+      ++idle_;
+      work_.wait(mutex_);
+      --idle_;
+    }
+    if (ready_.empty()) break;
+    IoQueue& queue = *ready_.front();
+    ready_.pop_front();
+    queue.ready_ = false;
+    Bio* bio = queue.waiting_.pop_front();
+    ++queue.running_;
+    make_ready(queue);  // at the end of the line: files take turns
+    mutex_.unlock();
+    queue.perform(*bio);
+    mutex_.lock();
+    --queue.running_;
+    make_ready(queue);
+    if (queue.waiting_.empty() && queue.running_ == 0) drained_.notify_all();
+  }
+  mutex_.unlock();
+}
+
+}  // namespace dmfs

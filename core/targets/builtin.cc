@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/targets/builtin.h"
+
+#include <cassert>
+
+namespace dmfs {
+
+// One definition in each <name>.cc.
+extern const TargetType kErrorTarget;
+extern const TargetType kLinearTarget;
+extern const TargetType kStripedTarget;
+extern const TargetType kUnstripedTarget;
+extern const TargetType kZeroTarget;
+
+void register_builtin_targets(TargetRegistry& registry) {
+  for (const TargetType* type :
+       {&kErrorTarget, &kLinearTarget, &kStripedTarget, &kUnstripedTarget, &kZeroTarget}) {
+    [[maybe_unused]] Status added = registry.add(*type);
+    assert(added && "two built-in targets of one name");
+  }
+}
+
+}  // namespace dmfs
