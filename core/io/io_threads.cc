@@ -24,22 +24,27 @@ void IoThreads::make_ready(IoQueue& queue) {
   ready_.push_back(&queue);
 }
 
-void IoThreads::submit(IoQueue& queue, Bio& bio) {
-  MutexLock lock(mutex_);
-  queue.waiting_.push_back(bio);
-  make_ready(queue);
-  // Each idle thread that was already told about work still counts as idle until it runs, hence
-  // the comparison with how much is ready, not with zero.
-  if (idle_ >= ready_.size()) {
+void IoThreads::summon() {
+  if (ready_.empty()) return;
+  if (spare_ >= ready_.size()) {
     work_.notify_one();
   } else if (threads_.size() < kMaxThreads) {
     try {
       threads_.emplace_back([this] { run(); });
+      ++spare_;
     } catch (const std::system_error&) {
       // No thread to be had (EAGAIN). The ones there are get to it; the very first must exist.
       if (threads_.empty()) throw;
     }
   }
+}
+
+void IoThreads::submit(IoQueue& queue, Bio& bio) {
+  MutexLock lock(mutex_);
+  queue.waiting_.push_back(bio);
+  if (queue.ready_) return;
+  make_ready(queue);
+  summon();
 }
 
 void IoThreads::drain(IoQueue& queue) {
@@ -55,23 +60,22 @@ size_t IoThreads::thread_count() const {
 void IoThreads::run() {
   mutex_.lock();
   while (true) {
-    while (ready_.empty() && !stopping_) {
-      ++idle_;
-      work_.wait(mutex_);
-      --idle_;
-    }
+    while (ready_.empty() && !stopping_) work_.wait(mutex_);
     if (ready_.empty()) break;
+    --spare_;
     IoQueue& queue = *ready_.front();
     ready_.pop_front();
     queue.ready_ = false;
     Bio* bio = queue.waiting_.pop_front();
     ++queue.running_;
     make_ready(queue);  // at the end of the line: files take turns
+    summon();
     mutex_.unlock();
     queue.perform(*bio);
     mutex_.lock();
     --queue.running_;
     make_ready(queue);
+    ++spare_;
     if (queue.waiting_.empty() && queue.running_ == 0) drained_.notify_all();
   }
   mutex_.unlock();

@@ -51,13 +51,15 @@ class IoThreads {
  private:
   void run() DM_EXCLUDES(mutex_);
   void make_ready(IoQueue& queue) DM_REQUIRES(mutex_);
+  // Sees to it that somebody comes for each file in ready_.
+  void summon() DM_REQUIRES(mutex_);
 
   mutable Mutex mutex_;  // leaf
   CondVar work_;
   CondVar drained_;
   std::deque<IoQueue*> ready_ DM_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_ DM_GUARDED_BY(mutex_);
-  unsigned idle_ DM_GUARDED_BY(mutex_) = 0;
+  unsigned spare_ DM_GUARDED_BY(mutex_) = 0;  // threads that wait for work or come for it
   bool stopping_ DM_GUARDED_BY(mutex_) = false;
 };
 

@@ -68,6 +68,14 @@ class StoreFixture : public ::testing::Test {
     return devices ? *devices : std::vector<StoredDevice>();
   }
 
+  // A closed store with two devices.
+  void fill() {
+    open();
+    commit({PutDevice{device(0, "a", "u")}, PutTable{0, Slot::Live, table(300)},
+            PutDevice{device(1, "b")}, PutTable{1, Slot::Inactive, table(1)}});
+    store_.reset();
+  }
+
   static std::string bytes(const std::string& file) {
     std::ifstream in(file, std::ios::binary);
     return std::string(std::istreambuf_iterator<char>(in), {});

@@ -29,15 +29,6 @@ inline std::ostream& operator<<(std::ostream& out, const TargetCase& c) {
 // Registers the types under test.
 using RegisterTargets = void (*)(TargetRegistry&);
 
-inline Result<std::unique_ptr<Target>> make_target(const TargetRegistry& registry,
-                                                   TestContext& context, std::string_view type,
-                                                   std::string_view params) {
-  const TargetType* found = registry.find(type);
-  if (!found) return Error{EINVAL, std::string(type) + ": unknown target type"};
-  DM_TRY(auto words, split_args(params));
-  return found->create(context, words);
-}
-
 class TargetConformance : public ::testing::TestWithParam<std::pair<RegisterTargets, TargetCase>> {
  protected:
   using Data = TargetCase::Data;

@@ -58,6 +58,15 @@ class TestContext : public TargetContext {
   std::atomic<unsigned> events_{0};
 };
 
+inline Result<std::unique_ptr<Target>> make_target(const TargetRegistry& registry,
+                                                   TestContext& context, std::string_view type,
+                                                   std::string_view params) {
+  const TargetType* found = registry.find(type);
+  if (!found) return Error{EINVAL, std::string(type) + ": unknown target type"};
+  DM_TRY(auto words, split_args(params));
+  return found->create(context, words);
+}
+
 // Sends I/O to one target as the table does (see IoLimits): reads and writes split at max_io_len,
 // the others once a slot, end_io asked at each end. Devices must complete inline. Sectors count
 // from the start of the target.
