@@ -211,7 +211,7 @@ Dispatcher::Reply Dispatcher::set_geometry(ParamReader& params, CancelToken&) {
 
 Dispatcher::Reply Dispatcher::shutdown(ParamReader& params, CancelToken&) {
   DM_TRY_STATUS(params.finish());
-  if (hooks_.shutdown) hooks_.shutdown();
+  if (hooks_.shutdown) DM_TRY_STATUS(hooks_.shutdown());
   return json::object();
 }
 

@@ -18,8 +18,9 @@ namespace dmfs {
 struct DaemonHooks {
   std::string mount;  // for `version`
   std::string store;
-  // Asks the daemon to end; must return at once (the server cannot stop on one of its threads).
-  std::function<void()> shutdown;
+  // Makes the daemon end, or refuses (EBUSY: in use); must not wait for the end (the server cannot
+  // stop on one of its threads).
+  std::function<Status()> shutdown;
 };
 
 // Any thread, many at a time.

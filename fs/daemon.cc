@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fs/daemon.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "core/base/executor.h"
+#include "core/control/dispatcher.h"
+#include "core/control/server.h"
+#include "core/control/socket.h"
+#include "core/dm/commands.h"
+#include "core/dm/device_manager.h"
+#include "core/io/io_threads.h"
+#include "core/targets/builtin.h"
+#include "fs/fuse_mount.h"
+#include "fs/mount_point.h"
+#include "store/sqlite_store.h"
+
+namespace dmfs {
+namespace {
+
+constexpr unsigned kMinThreads = 10;
+// How many asynchronous requests the kernel lets be outstanding for the whole mount. A suspended
+// volume may hold that many, and then the others starve; so it is well above what a volume's
+// users queue. (Users without privileges get at most fuse.max_user_bgreq.)
+constexpr unsigned kMaxBackground = 4096;
+
+Status open_log(const DaemonOptions& options) {
+  const MountOptions& o = options.mount_options;
+  try {
+    std::shared_ptr<spdlog::logger> logger;
+    if (options.foreground && o.log.empty()) {
+      logger = spdlog::stderr_color_mt("dmfs");
+    } else {
+      logger = spdlog::basic_logger_mt("dmfs", o.log.empty() ? options.store + ".log" : o.log);
+    }
+    logger->set_level(spdlog::level::from_str(o.log_level));
+    logger->flush_on(spdlog::level::trace);  // no thread that wakes to flush
+    spdlog::set_default_logger(std::move(logger));
+  } catch (const spdlog::spdlog_ex& failed) {
+    return Error{EIO, fmt::format("log: {}", failed.what())};
+  }
+  return {};
+}
+
+// Every backing file and client takes a descriptor.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    spdlog::warn("cannot raise the limit of open files: {}", std::strerror(errno));
+  }
+}
+
+// Signals and the mount's end, as descriptors that the main thread sleeps on.
+class EndSignal {
+ public:
+  // Before the first thread, for threads inherit what is blocked.
+  EndSignal() {
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    sigset_t ends;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+    signals_ = Fd(signalfd(-1, &ends, SFD_CLOEXEC));
+    unmounted_ = Fd(eventfd(0, EFD_CLOEXEC));
+  }
+  bool ok() const { return signals_ && unmounted_; }
+  void unmounted() {
+    uint64_t one = 1;
+    (void)!write(unmounted_.get(), &one, sizeof(one));
+  }
+  void wait() {
+    pollfd ends[2] = {{signals_.get(), POLLIN, 0}, {unmounted_.get(), POLLIN, 0}};
+    while (poll(ends, 2, -1) < 0 && errno == EINTR) {
+    }
+    signalfd_siginfo info{};
+    if ((ends[0].revents & POLLIN) && read(signals_.get(), &info, sizeof(info)) > 0) {
+      spdlog::info("ends: {} from process {}", strsignal(static_cast<int>(info.ssi_signo)),
+                   info.ssi_pid);
+    } else {
+      spdlog::info("ends: unmounted");
+    }
+  }
+
+ private:
+  Fd signals_;
+  Fd unmounted_;
+};
+
+FuseMount::Options mount_options(const DaemonOptions& options) {
+  const MountOptions& o = options.mount_options;
+  bool others = o.allow_other || o.allow_root;
+  FuseMount::Options mount;
+  mount.request = {.path = options.mount,
+                   .fsname = o.fsname.empty() ? options.store : o.fsname,
+                   .read_only = o.read_only,
+                   .allow_other = others,
+                   // Others are let in to what the mode of the volumes allows them, no more.
+                   .default_permissions = o.default_permissions || others};
+  mount.front = {.mode = o.mode.value_or(0600),
+                 .uid = o.uid.value_or(geteuid()),
+                 .gid = o.gid.value_or(getegid()),
+                 .max_background = o.max_background.value_or(kMaxBackground)};
+  mount.root_may_enter = o.allow_root;
+  mount.threads = o.threads.value_or(std::max(kMinThreads, std::thread::hardware_concurrency()));
+  return mount;
+}
+
+Result<int> serve(const DaemonOptions& options, Background& background) {
+  umask(077);
+  EndSignal end;
+  if (!end.ok()) return Error{errno, fmt::format("signalfd: {}", std::strerror(errno))};
+  // The mount point first, so that a misspelt one makes no store. The socket before the mount: who
+  // is second there finds out before it has changed anything.
+  DM_TRY(int dead_mounts, prepare_mount_point(options.mount));
+  DM_TRY(std::unique_ptr<SqliteStore> store, SqliteStore::open(options.store));
+  DM_TRY_STATUS(open_log(options));
+  if (dead_mounts > 0) {
+    spdlog::warn("{}: detached the mount of a dmfs that is dead", options.mount);
+  }
+  raise_descriptor_limit();
+  DM_TRY(auto server, Server::listen({.socket_path = options.socket, .allowed_uid = geteuid()}));
+
+  TargetRegistry registry;
+  register_builtin_targets(registry);
+  IoThreads io_threads;
+  auto executor = std::make_unique<ThreadExecutor>();
+  auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
+      .registry = registry, .store = *store, .executor = *executor, .io_threads = io_threads});
+  DM_TRY_STATUS(manager->start());
+  auto mounted = FuseMount::mount(*manager, mount_options(options), [&end] { end.unmounted(); });
+  if (!mounted) {
+    manager->stop();
+    return mounted.error();
+  }
+  std::unique_ptr<FuseMount> mount = *std::move(mounted);
+  manager->set_own_mount(mount.get());
+
+  Commands commands(*manager, registry);
+  Dispatcher dispatcher(commands, {.mount = options.mount,
+                                   .store = options.store,
+                                   .shutdown = [&mount] { return mount->unmount(); }});
+  Status serving = server->start([&dispatcher](const nlohmann::json& request, CancelToken& cancel,
+                                               const Peer&) {
+    return dispatcher.handle(request, cancel);
+  });
+  if (serving) {
+    background.ready();
+    spdlog::info("serves {} on {}, socket {}", options.store, options.mount, options.socket);
+    end.wait();
+  }
+
+  // No more commands, no more requests, what is held fails, and only then what serves them goes.
+  server->stop();
+  mount->stop_serving();
+  manager->set_own_mount(nullptr);
+  manager->stop();
+  if (!mount->finish()) {
+    spdlog::critical("a backing file does not answer: ends without waiting for it");
+    spdlog::shutdown();
+    _exit(kExitHung);
+  }
+  mount.reset();
+  executor.reset();  // runs the removals that waited for the last close
+  manager.reset();
+  store.reset();
+  if (!serving) return serving.error();
+  spdlog::info("ended");
+  return kExitOk;
+}
+
+}  // namespace
+
+int run_daemon(const DaemonOptions& options, Background& background) {
+  Result<int> code = serve(options, background);
+  if (code) return *code;
+  background.failed(code.error().message, kExitFailed);
+  return kExitFailed;
+}
+
+}  // namespace dmfs

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What a real kernel and dmsetup printed, line by line: refusals, states, output.
+. "$(dirname "$0")/lib.sh"
+requires_fuse
+requires python3
+golden=$(cd "$(dirname "$0")/../golden" && pwd)
+mkdir bin
+ln -s "$DMFS_BUILD/dmctl" bin/dmsetup
+for transcript in errors basics; do
+  say "$transcript"
+  mkdir "$transcript"
+  truncate -s $((2048 * 512)) "$transcript"/ram{0,1,2,3}
+  STORE=$W/$transcript.db
+  start_dmfs
+  PATH=$W/bin:$PATH python3 "$golden/replay.py" "$golden/$transcript.txt" "$transcript" "$MNT" ||
+    fail "$transcript differs from dmsetup"
+  expect "" dmctl remove_all
+  stop_dmfs
+done
