@@ -156,6 +156,7 @@ Result<Device> read_device(const json& reply, Mangling mode) {
   m.get("deferred_remove", d.deferred_remove);
   m.get("read_ahead", d.read_ahead);
   m.get("not_activated", d.not_activated);
+  m.get("fault", d.fault);
   DM_TRY_STATUS(m.status());
   d.name = unmangle(d.sent_name, mode);
   d.uuid = unmangle(d.sent_uuid, mode);

@@ -31,6 +31,7 @@ struct Device {
   bool deferred_remove = false;
   uint64_t read_ahead = 0;
   std::string not_activated;  // why; empty: it is fine
+  std::string fault;          // what went wrong below; empty: it is fine
 
   // A device that never had a table has no disk behind its name yet: no block device name and no
   // read-ahead.

@@ -98,6 +98,13 @@ int64_t FuseMount::minor_of(int path_fd) const {
   return ours && is_volume_inode(st.stx_ino) ? int64_t{minor_of_inode(st.stx_ino)} : -1;
 }
 
+void FuseMount::tell_sizes() {
+  for (const std::string& name : volumes_.resized()) {
+    struct stat st {};
+    (void)stat((options_.request.path + "/" + name).c_str(), &st);
+  }
+}
+
 Status FuseMount::unmount() {
   Status done = unmount_fuse(options_.request.path, Unmount::IfFree);
   if (done || done.error().code != EBUSY) return done;

@@ -41,6 +41,11 @@ class FuseMount final : public OwnMount {
 
   int64_t minor_of(int path_fd) const override;
 
+  // After a command that may have changed sizes: makes the kernel ask for the size of open volumes
+  // again. It asks by itself whenever somebody does, but asynchronous direct reads go by what it
+  // knew last. Any thread but the mount's.
+  void tell_sizes();
+
   // Unmounts if nobody has anything open, else EBUSY with the names. Any thread.
   Status unmount();
 

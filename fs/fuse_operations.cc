@@ -41,12 +41,15 @@ fuse_entry_param entry_of(const FuseFront& front, const MappedDevice& device) {
 void init(void* userdata, fuse_conn_info* conn) {
   const auto& front = *static_cast<FuseFront*>(userdata);
   auto want = [&](unsigned caps) { conn->want |= conn->capable & caps; };
-  // O_TRUNC reaches open, which ignores it, as a block device does.
-  want(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-       FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
-  conn->want &= ~static_cast<unsigned>(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-                                       FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE |
-                                       FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+  want(FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+       FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+  // With ATOMIC_O_TRUNC the kernel takes the size to be 0 after any open with O_TRUNC, until
+  // somebody asks for it: meanwhile asynchronous direct reads of all users are at the end of the
+  // file, and writes are serialised. Without it, it asks us to set the size; see setattr.
+  conn->want &= ~static_cast<unsigned>(
+      FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+      FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
+      FUSE_CAP_POSIX_LOCKS);
   conn->max_write = kMaxPayload;
   if (front.options().max_background != 0) {
     conn->max_background = front.options().max_background;
@@ -85,7 +88,8 @@ void getattr(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
 
 // A block device's size, owner and mode are not for its users to change; times are accepted and
 // follow the writes all the same.
-void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* wanted, int what, fuse_file_info*) {
+void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* wanted, int what,
+             fuse_file_info* file) {
   FuseFront& front = front_of(req);
   struct stat attr {};
   if (inode == kRootInode) {
@@ -99,9 +103,13 @@ void setattr(fuse_req_t req, fuse_ino_t inode, struct stat* wanted, int what, fu
   bool mode = (what & FUSE_SET_ATTR_MODE) && (wanted->st_mode & 07777) != (attr.st_mode & 07777);
   bool uid = (what & FUSE_SET_ATTR_UID) && wanted->st_uid != attr.st_uid;
   bool gid = (what & FUSE_SET_ATTR_GID) && wanted->st_gid != attr.st_gid;
+  // An open with O_TRUNC asks for size 0 without a handle. A block device ignores O_TRUNC; the
+  // answer tells the kernel that the size is what it was. (So truncate(2) to 0 passes too.)
+  bool opens = !file && wanted->st_size == 0;
+  bool size = (what & FUSE_SET_ATTR_SIZE) && wanted->st_size != attr.st_size && !opens;
   if (mode || uid || gid) {
     fuse_reply_err(req, EPERM);
-  } else if ((what & FUSE_SET_ATTR_SIZE) && wanted->st_size != attr.st_size) {
+  } else if (size) {
     fuse_reply_err(req, EINVAL);
   } else {
     fuse_reply_attr(req, &attr, kNoTimeout);

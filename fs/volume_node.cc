@@ -56,6 +56,23 @@ void VolumeTable::release(uint32_t minor) {
   manager_.close(minor);
 }
 
+std::vector<std::string> VolumeTable::resized() {
+  std::vector<uint32_t> minors = open_minors();
+  std::vector<uint32_t> changed;
+  {
+    MutexLock lock(mutex_);
+    for (uint32_t minor : minors) {
+      VolumeNode* node = slot(minor).node.load(std::memory_order_relaxed);
+      if (!node || node->told_size_ == node->device().size()) continue;
+      node->told_size_ = node->device().size();
+      changed.push_back(minor);
+    }
+  }
+  std::vector<std::string> names;
+  for (uint32_t minor : changed) names.push_back(manager_.name_of(minor));
+  return names;
+}
+
 std::vector<std::string> VolumeTable::open_names() const {
   std::vector<std::string> names;
   for (uint32_t minor : open_minors()) names.push_back(manager_.name_of(minor));

@@ -38,7 +38,7 @@ int64_t coarse_now();
 class VolumeNode {
  public:
   VolumeNode(std::shared_ptr<MappedDevice> device, int64_t mtime)
-      : device_(std::move(device)), mtime_(mtime) {}
+      : device_(std::move(device)), mtime_(mtime), told_size_(device_->size()) {}
 
   MappedDevice& device() { return *device_; }
   RangeLock& range_lock() { return range_lock_; }
@@ -61,7 +61,9 @@ class VolumeNode {
   RangeLock range_lock_;
   alignas(64) std::atomic<int64_t> mtime_;
 
-  uint32_t opens_ = 0;  // guarded by the table's mutex_
+  // guarded by the table's mutex_
+  uint32_t opens_ = 0;
+  Sectors told_size_;
 };
 
 class VolumeTable {
@@ -85,6 +87,8 @@ class VolumeTable {
   // One less.
   void release(uint32_t minor) DM_EXCLUDES(mutex_);
 
+  // Names of the open volumes whose size is not what it was at the last call (or at the open).
+  std::vector<std::string> resized() DM_EXCLUDES(mutex_);
   // Names of what is open, in the order of minors.
   std::vector<std::string> open_names() const DM_EXCLUDES(mutex_);
   // At the end, when no opens or releases arrive any more: fails what the open devices hold ...

@@ -33,7 +33,8 @@ json info(const std::string& name, uint32_t minor = 0, bool live = true) {
           {"deferred_remove", false},
           {"read_ahead", 256},
           {"size", 8},
-          {"not_activated", ""}};
+          {"not_activated", ""},
+          {"fault", ""}};
 }
 
 json table_reply(const json& device, std::vector<json> targets) {

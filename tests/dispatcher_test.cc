@@ -43,7 +43,7 @@ class DispatcherTest : public testing::Test {
     commands_.emplace(*manager_, registry_);
     dispatcher_.emplace(
         *commands_,
-        DaemonHooks{.mount = "/m", .store = "/s.db", .shutdown = [this] { ++shutdowns_; }});
+        DaemonHooks{.mount = "/m", .store = "/s.db", .shutdown = [this] { return ask_to_end(); }});
     std::string pattern = std::filesystem::temp_directory_path() / "dmfs-dispatch-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     dir_ = std::filesystem::canonical(pattern);
@@ -54,6 +54,10 @@ class DispatcherTest : public testing::Test {
     std::filesystem::remove_all(dir_);
   }
 
+  Status ask_to_end() {
+    ++shutdowns_;
+    return in_use_ ? Status(Error{EBUSY, "the mount is in use"}) : Status();
+  }
   json handle(const std::string& method, const json& params) {
     return dispatcher_->handle(
         {{"jsonrpc", "2.0"}, {"id", 1}, {"method", method}, {"params", params}}, token_);
@@ -95,6 +99,7 @@ class DispatcherTest : public testing::Test {
   std::optional<Dispatcher> dispatcher_;
   CancelToken token_;
   int shutdowns_ = 0;
+  bool in_use_ = false;
   std::string dir_;
 };
 
@@ -126,7 +131,8 @@ TEST_F(DispatcherTest, CreateAnswersWithAllThereIsToKnow) {
                   {"read_ahead", 64},
                   {"size", 0},
                   {"geometry", {{"cylinders", 0}, {"heads", 0}, {"sectors", 0}, {"start", 0}}},
-                  {"not_activated", ""}}));
+                  {"not_activated", ""},
+                  {"fault", ""}}));
   EXPECT_EQ(ok("status", {{"name", "vol"}}), info);
   EXPECT_EQ(ok("status", {{"uuid", "U-1"}}), info);
   EXPECT_EQ(ok("status", {{"minor", 7}}), info);
@@ -269,6 +275,8 @@ TEST_F(DispatcherTest, SetGeometry) {
 TEST_F(DispatcherTest, ShutdownOnlyAsks) {
   EXPECT_EQ(ok("shutdown"), json::object());
   EXPECT_EQ(shutdowns_, 1);
+  in_use_ = true;
+  EXPECT_EQ(failure("shutdown", json::object()), "EBUSY: the mount is in use");
 }
 
 // ---- refusals

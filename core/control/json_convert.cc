@@ -64,7 +64,8 @@ json to_json(const DeviceInfo& info) {
             {"heads", info.geometry.heads},
             {"sectors", info.geometry.sectors},
             {"start", info.geometry.start}}},
-          {"not_activated", info.not_activated}};
+          {"not_activated", info.not_activated},
+          {"fault", info.fault}};
 }
 
 json to_json(const TableStatus& table) {
