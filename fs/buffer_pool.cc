@@ -42,7 +42,8 @@ BufferPool::Buffer BufferPool::take() {
                  max_buffers_ * (kMaxPayload >> 20));
     return {};
   }
-  void* data = mmap(nullptr, kBufferSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data =
+      mmap(nullptr, kBufferSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data != MAP_FAILED) return {this, static_cast<std::byte*>(data)};
   MutexLock lock(mutex_);
   --out_;

@@ -59,7 +59,7 @@ class BufferPool {
   // constant after construction
   const size_t max_buffers_;
 
-  Mutex mutex_;  // leaf
+  Mutex mutex_;                                         // leaf
   std::vector<std::byte*> free_ DM_GUARDED_BY(mutex_);  // last in, first out: cache-warm
   size_t out_ DM_GUARDED_BY(mutex_) = 0;
   bool told_ DM_GUARDED_BY(mutex_) = false;

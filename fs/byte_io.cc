@@ -7,8 +7,12 @@
 namespace dmfs {
 namespace {
 
-constexpr uint64_t round_down(uint64_t bytes) { return bytes & ~(kSectorSize - 1); }
-constexpr uint64_t round_up(uint64_t bytes) { return round_down(bytes + kSectorSize - 1); }
+constexpr uint64_t round_down(uint64_t bytes) {
+  return bytes & ~(kSectorSize - 1);
+}
+constexpr uint64_t round_up(uint64_t bytes) {
+  return round_down(bytes + kSectorSize - 1);
+}
 
 }  // namespace
 
@@ -54,9 +58,13 @@ bool ByteIo::interrupt(uint64_t tag) {
   return true;
 }
 
-void ByteIo::bio_ended(Bio& bio) { static_cast<OwnBio&>(bio).owner.step_ended(bio.status); }
+void ByteIo::bio_ended(Bio& bio) {
+  static_cast<OwnBio&>(bio).owner.step_ended(bio.status);
+}
 
-void ByteIo::lock_granted(RangeLock::Claim& claim) { static_cast<OwnClaim&>(claim).owner.locked(); }
+void ByteIo::lock_granted(RangeLock::Claim& claim) {
+  static_cast<OwnClaim&>(claim).owner.locked();
+}
 
 // False: there is nothing to do any more, the request is complete.
 bool ByteIo::clip(uint64_t size) {

@@ -35,9 +35,9 @@ class ByteIo {
     Op op = Op::Read;
     bool fua = false;
     pid_t pid = 0;
-    uint64_t offset = 0;      // bytes
-    uint64_t length = 0;      // bytes; not used by a flush
-    void* memory = nullptr;   // of a read or write
+    uint64_t offset = 0;     // bytes
+    uint64_t length = 0;     // bytes; not used by a flush
+    void* memory = nullptr;  // of a read or write
   };
 
   explicit ByteIo(End end);
@@ -59,7 +59,7 @@ class ByteIo {
   bool interrupt(uint64_t tag);
 
   // Valid in End.
-  int error() const { return error_; }  // a positive errno, or 0
+  int error() const { return error_; }                           // a positive errno, or 0
   uint64_t transferred() const { return error_ ? 0 : length_; }  // after clipping
 
  private:

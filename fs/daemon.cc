@@ -158,12 +158,12 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   Dispatcher dispatcher(commands, {.mount = options.mount,
                                    .store = options.store,
                                    .shutdown = [&mount] { return mount->unmount(); }});
-  Status serving = server->start([&dispatcher, &mount](const nlohmann::json& request,
-                                                       CancelToken& cancel, const Peer&) {
-    nlohmann::json reply = dispatcher.handle(request, cancel);
-    mount->tell_sizes();
-    return reply;
-  });
+  Status serving = server->start(
+      [&dispatcher, &mount](const nlohmann::json& request, CancelToken& cancel, const Peer&) {
+        nlohmann::json reply = dispatcher.handle(request, cancel);
+        mount->tell_sizes();
+        return reply;
+      });
   if (serving) {
     background.ready();
     spdlog::info("serves {} on {}, socket {}", options.store, options.mount, options.socket);

@@ -14,11 +14,11 @@ enum ExitCode : int {
   kExitOk = 0,
   kExitFailed = 1,  // could not start
   kExitUsage = 2,
-  kExitHung = 3,    // ended, though a backing file still had not answered
+  kExitHung = 3,  // ended, though a backing file still had not answered
 };
 
 struct DaemonOptions {
-  std::string store;   // absolute, all three
+  std::string store;  // absolute, all three
   std::string mount;
   std::string socket;
   bool foreground = false;

@@ -42,12 +42,23 @@ bool DataPath::handle(WorkerMemory& worker, size_t size) {
   const uint64_t unique = header.unique;
   int error = 0;
   switch (header.opcode) {
-    case FUSE_READ: error = read(worker, message); break;
-    case FUSE_WRITE: error = write(worker, message); break;
-    case FUSE_FSYNC: error = flush(worker, message); break;
-    case FUSE_FALLOCATE: error = fallocate(worker, message); break;
-    case FUSE_INTERRUPT: interrupt(message); return true;
-    default: return false;
+    case FUSE_READ:
+      error = read(worker, message);
+      break;
+    case FUSE_WRITE:
+      error = write(worker, message);
+      break;
+    case FUSE_FSYNC:
+      error = flush(worker, message);
+      break;
+    case FUSE_FALLOCATE:
+      error = fallocate(worker, message);
+      break;
+    case FUSE_INTERRUPT:
+      interrupt(message);
+      return true;
+    default:
+      return false;
   }
   if (error != kReplyLater) reply_error(fuse_fd_, unique, error);
   return true;

@@ -10,7 +10,7 @@
 namespace dmfs {
 
 struct DefaultPaths {
-  std::string store;   // empty: there is no home to put it in
+  std::string store;  // empty: there is no home to put it in
   std::string mount;
   std::string socket;
 };

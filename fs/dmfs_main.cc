@@ -35,7 +35,9 @@ std::string mount_path(const std::string& path) {
   return failed ? absolute(path) : full.string();
 }
 
-std::string parent_of(const std::string& path) { return files::path(path).parent_path().string(); }
+std::string parent_of(const std::string& path) {
+  return files::path(path).parent_path().string();
+}
 
 Status use_defaults(DaemonOptions& options) {
   DefaultPaths defaults = default_paths();
@@ -72,9 +74,9 @@ int run(int argc, char** argv) {
   std::vector<std::string> paths, lists;
   CLI::App app("Serves mapped devices as files of a FUSE mount: dmfs [[STORE] MOUNTPOINT]", "dmfs");
   app.add_option("paths", paths, "The store (an SQLite file) and the directory to mount on")
-      ->expected(0, 2);
-  app.add_option("--socket", options.socket, "The control socket (DMFS_SOCKET)")
-      ->type_name("PATH");
+      ->expected(0, 2)
+      ->option_text("[[STORE] MOUNTPOINT]");
+  app.add_option("--socket", options.socket, "The control socket (DMFS_SOCKET)")->type_name("PATH");
   app.add_option("-o", lists,
                  "ro, allow_other, allow_root, default_permissions, mode=, uid=, gid=, threads=, "
                  "max_background=, log=, log_level=, fsname=")

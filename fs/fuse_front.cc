@@ -8,7 +8,9 @@ namespace {
 
 constexpr blksize_t kBlockSize = 4096;
 
-timespec to_timespec(int64_t ns) { return {ns / 1'000'000'000, ns % 1'000'000'000}; }
+timespec to_timespec(int64_t ns) {
+  return {ns / 1'000'000'000, ns % 1'000'000'000};
+}
 
 }  // namespace
 

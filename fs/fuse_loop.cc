@@ -40,7 +40,9 @@ FuseLoop::FuseLoop(fuse_session& session, VolumeTable& volumes, unsigned threads
       workers_(pointers(memory_)),
       data_path_(fuse_session_fd(&session), volumes, buffers_, workers_) {}
 
-FuseLoop::~FuseLoop() { stop(); }
+FuseLoop::~FuseLoop() {
+  stop();
+}
 
 Status FuseLoop::start(std::function<void()> ended) {
   struct sigaction wake {};

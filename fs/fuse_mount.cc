@@ -37,9 +37,7 @@ void log_of_libfuse(fuse_log_level level, const char* format, va_list args) {
 }  // namespace
 
 FuseMount::FuseMount(Private, DeviceManager& manager, const Options& options)
-    : options_(options),
-      volumes_(manager),
-      front_(manager, volumes_, options.front) {}
+    : options_(options), volumes_(manager), front_(manager, volumes_, options.front) {}
 
 FuseMount::~FuseMount() {
   loop_.reset();
@@ -75,11 +73,14 @@ Status FuseMount::begin(std::function<void()> ended) {
   }
   loop_ = std::make_unique<FuseLoop>(*session_, volumes_, options_.threads);
   struct stat root {};
-  Status started = loop_->start(std::move(ended));
+  Status started = loop_->start([this, ended = std::move(ended)] {
+    gone_ = true;
+    ended();
+  });
   if (started && stat(path.c_str(), &root) != 0) {
     int code = errno;
-    started = Error{code, fmt::format("{}: the mount does not answer: {}", path,
-                                      std::strerror(code))};
+    started =
+        Error{code, fmt::format("{}: the mount does not answer: {}", path, std::strerror(code))};
   }
   if (!started) {
     (void)unmount_fuse(path, Unmount::Lazy);
@@ -106,7 +107,9 @@ void FuseMount::tell_sizes() {
 }
 
 Status FuseMount::unmount() {
+  if (gone_) return {};
   Status done = unmount_fuse(options_.request.path, Unmount::IfFree);
+  if (done) gone_ = true;
   if (done || done.error().code != EBUSY) return done;
   std::vector<std::string> names = volumes_.open_names();
   std::string list;

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -65,6 +66,9 @@ class FuseMount final : public OwnMount {
   fuse_session* session_ = nullptr;
   std::unique_ptr<FuseLoop> loop_;
   dev_t device_number_ = 0;
+
+  // own synchronisation
+  std::atomic<bool> gone_{false};  // unmounted: what is at the path now is not ours
 };
 
 }  // namespace dmfs

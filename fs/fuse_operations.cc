@@ -27,7 +27,9 @@ constexpr double kNoTimeout = 0;
 constexpr uint32_t kParallelDirectWrites = 1 << 6;  // FOPEN_PARALLEL_DIRECT_WRITES, Linux 6.2
 constexpr int kMaxExtentSteps = 1 << 20;
 
-FuseFront& front_of(fuse_req_t req) { return *static_cast<FuseFront*>(fuse_req_userdata(req)); }
+FuseFront& front_of(fuse_req_t req) {
+  return *static_cast<FuseFront*>(fuse_req_userdata(req));
+}
 
 fuse_entry_param entry_of(const FuseFront& front, const MappedDevice& device) {
   fuse_entry_param entry{};
@@ -41,15 +43,15 @@ fuse_entry_param entry_of(const FuseFront& front, const MappedDevice& device) {
 void init(void* userdata, fuse_conn_info* conn) {
   const auto& front = *static_cast<FuseFront*>(userdata);
   auto want = [&](unsigned caps) { conn->want |= conn->capable & caps; };
-  want(FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
-       FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+  want(FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+       FUSE_CAP_READDIRPLUS_AUTO);
   // With ATOMIC_O_TRUNC the kernel takes the size to be 0 after any open with O_TRUNC, until
   // somebody asks for it: meanwhile asynchronous direct reads of all users are at the end of the
   // file, and writes are serialised. Without it, it asks us to set the size; see setattr.
-  conn->want &= ~static_cast<unsigned>(
-      FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-      FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
-      FUSE_CAP_POSIX_LOCKS);
+  conn->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
+                                       FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
+                                       FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
+                                       FUSE_CAP_POSIX_LOCKS);
   conn->max_write = kMaxPayload;
   if (front.options().max_background != 0) {
     conn->max_background = front.options().max_background;
@@ -257,17 +259,33 @@ void statfs(fuse_req_t req, fuse_ino_t) {
 }
 
 // Devices come and go by command only.
-void refuse(fuse_req_t req) { fuse_reply_err(req, EPERM); }
-void mknod(fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) { refuse(req); }
-void mkdir(fuse_req_t req, fuse_ino_t, const char*, mode_t) { refuse(req); }
-void unlink(fuse_req_t req, fuse_ino_t, const char*) { refuse(req); }
-void rmdir(fuse_req_t req, fuse_ino_t, const char*) { refuse(req); }
-void symlink(fuse_req_t req, const char*, fuse_ino_t, const char*) { refuse(req); }
+void refuse(fuse_req_t req) {
+  fuse_reply_err(req, EPERM);
+}
+void mknod(fuse_req_t req, fuse_ino_t, const char*, mode_t, dev_t) {
+  refuse(req);
+}
+void mkdir(fuse_req_t req, fuse_ino_t, const char*, mode_t) {
+  refuse(req);
+}
+void unlink(fuse_req_t req, fuse_ino_t, const char*) {
+  refuse(req);
+}
+void rmdir(fuse_req_t req, fuse_ino_t, const char*) {
+  refuse(req);
+}
+void symlink(fuse_req_t req, const char*, fuse_ino_t, const char*) {
+  refuse(req);
+}
 void rename(fuse_req_t req, fuse_ino_t, const char*, fuse_ino_t, const char*, unsigned) {
   refuse(req);
 }
-void link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) { refuse(req); }
-void create(fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) { refuse(req); }
+void link(fuse_req_t req, fuse_ino_t, fuse_ino_t, const char*) {
+  refuse(req);
+}
+void create(fuse_req_t req, fuse_ino_t, const char*, mode_t, fuse_file_info*) {
+  refuse(req);
+}
 
 fuse_lowlevel_ops make_operations() {
   fuse_lowlevel_ops ops{};

@@ -30,9 +30,10 @@ std::vector<std::string> split(const std::string& list) {
 bool means_nothing_here(std::string_view name) {
   // noexec, nodev and nosuid hold whatever is said: nothing here can be executed or is a device.
   static constexpr std::array kWords = {
-      "rw",   "defaults", "nosuid", "suid",     "nodev",   "dev",  "noexec",  "exec",   "noatime",
-      "atime", "relatime", "user",  "users",    "nouser",  "owner", "group",  "noauto", "auto",
-      "nofail", "_netdev", "comment", "async", "diratime", "nodiratime", "strictatime"};
+      "rw",    "defaults", "nosuid",     "suid",       "nodev",  "dev",     "noexec",
+      "exec",  "noatime",  "atime",      "relatime",   "user",   "users",   "nouser",
+      "owner", "group",    "noauto",     "auto",       "nofail", "_netdev", "comment",
+      "async", "diratime", "nodiratime", "strictatime"};
   return name.starts_with("x-") || std::find(kWords.begin(), kWords.end(), name) != kWords.end();
 }
 
@@ -42,11 +43,10 @@ Result<unsigned> number(std::string_view name, std::string_view text, unsigned m
   auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), value, base);
   if (text.empty() || failed != std::errc() || end != text.data() + text.size() || value < min ||
       value > max) {
-    return Error{EINVAL, base == 8
-                             ? fmt::format("-o {}: '{}' is not an octal mode up to {:o}", name,
-                                           text, max)
-                             : fmt::format("-o {}: '{}' is not a number from {} to {}", name, text,
-                                           min, max)};
+    return Error{
+        EINVAL,
+        base == 8 ? fmt::format("-o {}: '{}' is not an octal mode up to {:o}", name, text, max)
+                  : fmt::format("-o {}: '{}' is not a number from {} to {}", name, text, min, max)};
   }
   return value;
 }

@@ -149,11 +149,13 @@ Result<int> mount_by_helper(const MountRequest& request) {
   Result<int> fd = ran ? receive_descriptor(ends[1]) : Result<int>(ran.error());
   close(ends[1]);
   if (!fd && request.allow_other && getuid() != 0 && !fuse_conf_allows_other()) {
-    return Error{EPERM, "-o allow_other and allow_root need the line 'user_allow_other' in "
-                        "/etc/fuse.conf, unless root mounts"};
+    return Error{EPERM,
+                 "-o allow_other and allow_root need the line 'user_allow_other' in "
+                 "/etc/fuse.conf, unless root mounts"};
   }
-  if (!fd) return Error{fd.error().code, fmt::format("cannot mount on {}: {}", request.path,
-                                                     fd.error().message)};
+  if (!fd)
+    return Error{fd.error().code,
+                 fmt::format("cannot mount on {}: {}", request.path, fd.error().message)};
   return fd;
 }
 
@@ -183,13 +185,14 @@ Result<int> mount_fuse(const MountRequest& request) {
   int fd = open(kFuseDevice, O_RDWR | O_CLOEXEC);
   int code = errno;
   if (fd < 0 && (code == ENOENT || code == ENODEV || code == ENXIO)) {
-    return Error{code, fmt::format("{}: {}: the kernel has no FUSE (modprobe fuse), or the container "
-                                   "was started without --device /dev/fuse",
-                                   kFuseDevice, std::strerror(code))};
+    return Error{code,
+                 fmt::format("{}: {}: the kernel has no FUSE (modprobe fuse), or the container "
+                             "was started without --device /dev/fuse",
+                             kFuseDevice, std::strerror(code))};
   }
   if (fd >= 0) {
-    std::string data = fmt::format("fd={},rootmode=40000,user_id={},group_id={}", fd, getuid(),
-                                   getgid());
+    std::string data =
+        fmt::format("fd={},rootmode=40000,user_id={},group_id={}", fd, getuid(), getgid());
     if (request.allow_other) data += ",allow_other";
     if (request.default_permissions) data += ",default_permissions";
     unsigned long flags = MS_NOSUID | MS_NODEV;

@@ -91,8 +91,8 @@ class RangeLock {
   mutable Mutex mutex_;  // leaf: take no lock while holding this
   Claim* head_ DM_GUARDED_BY(mutex_) = nullptr;
   Claim* tail_ DM_GUARDED_BY(mutex_) = nullptr;
-  // slow_ is raised while this is not 0. Shared claims that are in the list when it drops stay there
-  // until they are released.
+  // slow_ is raised while this is not 0. Shared claims that are in the list when it drops stay
+  // there until they are released.
   uint64_t exclusives_ DM_GUARDED_BY(mutex_) = 0;
   // Since slow_ was raised, everybody who had come the fast way has left.
   bool drained_ DM_GUARDED_BY(mutex_) = false;

@@ -11,7 +11,9 @@ int64_t coarse_now() {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-VolumeTable::~VolumeTable() { close_all(); }
+VolumeTable::~VolumeTable() {
+  close_all();
+}
 
 int64_t VolumeTable::mtime(uint32_t minor) const {
   if (minor >= kMaxMinors) return born_;

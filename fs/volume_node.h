@@ -22,7 +22,9 @@ inline constexpr uint64_t kRootInode = 1;
 inline constexpr uint64_t kFirstVolumeInode = 2;
 inline constexpr uint32_t kMaxMinors = 1 << 20;  // as in the kernel: a minor has 20 bits
 
-constexpr uint64_t inode_of(uint32_t minor) { return minor + kFirstVolumeInode; }
+constexpr uint64_t inode_of(uint32_t minor) {
+  return minor + kFirstVolumeInode;
+}
 constexpr bool is_volume_inode(uint64_t inode) {
   return inode >= kFirstVolumeInode && inode - kFirstVolumeInode < kMaxMinors;
 }
@@ -75,8 +77,8 @@ class VolumeTable {
 
   // Lock-free; nullptr when nobody has the volume open.
   VolumeNode* find(uint32_t minor) const {
-    const Page* page = minor < kMaxMinors ? pages_[minor / kPageSize].load(std::memory_order_acquire)
-                                          : nullptr;
+    const Page* page =
+        minor < kMaxMinors ? pages_[minor / kPageSize].load(std::memory_order_acquire) : nullptr;
     return page ? (*page)[minor % kPageSize].node.load(std::memory_order_acquire) : nullptr;
   }
   // When the volume was last written; the start of this table when it never was.

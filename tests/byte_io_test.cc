@@ -240,8 +240,12 @@ TEST_F(ByteIoTest, WritesOfAnyAlignmentReadBack) {
   rig_.file("a", 100);
   make("0 100 linear a 0");
   write(0, std::string(4096, '.'));
-  for (auto [at, text] : std::vector<std::pair<uint64_t, std::string>>{
-           {3, "abc"}, {510, "over"}, {1024, "start"}, {1530, "1234567"}, {700, std::string(900, 'x')}}) {
+  for (auto [at, text] :
+       std::vector<std::pair<uint64_t, std::string>>{{3, "abc"},
+                                                     {510, "over"},
+                                                     {1024, "start"},
+                                                     {1530, "1234567"},
+                                                     {700, std::string(900, 'x')}}) {
     auto io = write(at, text);
     ASSERT_TRUE(io->done());
     EXPECT_EQ(io->error(), 0);
@@ -385,7 +389,7 @@ TEST_F(ByteIoTest, WhatASuspendedDeviceHoldsCanBeInterrupted) {
   ASSERT_TRUE(rig_.suspend());
   auto whole = begin({.op = Op::Write, .offset = 0}, std::vector<std::byte>(512), 7);
   auto edit = write(600, "x", 8);
-  auto behind = write(601, "y", 9);  // waits for the range
+  auto behind = write(601, "y", 9);           // waits for the range
   EXPECT_EQ(rig_.device().held_count(), 1u);  // edit waits for whole, which came the fast way
   EXPECT_FALSE(whole->interrupt(8)) << "another request's tag";
   EXPECT_TRUE(behind->interrupt(9));
@@ -430,8 +434,8 @@ TEST_F(ByteIoTest, InterruptsRaceWithCompletions) {
     ASSERT_TRUE(rig_.suspend());
     std::vector<std::shared_ptr<TestIo>> all;
     for (uint64_t i = 0; i < 8; ++i) {
-      all.push_back(write(i % 2 ? 3 * i : 512 * (i % 8), i % 2 ? "abc" : std::string(512, 'w'),
-                          i + 1));
+      all.push_back(
+          write(i % 2 ? 3 * i : 512 * (i % 8), i % 2 ? "abc" : std::string(512, 'w'), i + 1));
     }
     std::thread interrupter([&] {
       for (uint64_t i = 0; i < all.size(); ++i) all[i]->interrupt(i + 1);

@@ -96,10 +96,10 @@ class FuseTest : public testing::Test {
 };
 
 // The errno of a call that must fail.
-#define EXPECT_ERRNO(call, code)             \
-  do {                                       \
-    errno = 0;                               \
-    EXPECT_LT((call), 0);                    \
+#define EXPECT_ERRNO(call, code)               \
+  do {                                         \
+    errno = 0;                                 \
+    EXPECT_LT((call), 0);                      \
     EXPECT_EQ(errno, code) << strerror(errno); \
   } while (false)
 
@@ -370,7 +370,8 @@ TEST_F(FuseTest, TheTimeOfTheLastWriteMovesAndStays) {
     return std::pair(a.st_mtim.tv_sec, a.st_mtim.tv_nsec) >
            std::pair(b.st_mtim.tv_sec, b.st_mtim.tv_nsec);
   };
-  for (int i = 0; i < 1000 && !later(stat_of("v"), before); ++i) ASSERT_EQ(pwrite(fd, "x", 1, 0), 1);
+  for (int i = 0; i < 1000 && !later(stat_of("v"), before); ++i)
+    ASSERT_EQ(pwrite(fd, "x", 1, 0), 1);
   struct stat after = stat_of("v");
   EXPECT_TRUE(later(after, before));
   ::close(fd);
@@ -445,14 +446,18 @@ TEST_F(FuseTest, AProcessThatWaitsOnAHeldBioCanBeKilled) {
     wait_held("v", 1);
     kill_and_reap(reader, signal);
     wait_held("v", 0);
-    pid_t writer = spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=1M", "count=1"});
+    pid_t writer =
+        spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=1M", "count=1", "conv=notrunc"});
     wait_held("v", 1);
     kill_and_reap(writer, signal);
     wait_held("v", 0);
+    // (notrunc: an open with O_TRUNC waits in the kernel for the writes that are under way.)
     // A ragged write is held in its first read; a second one waits for the range lock.
-    pid_t ragged = spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=7", "count=1"});
+    pid_t ragged =
+        spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=7", "count=1", "conv=notrunc"});
     wait_held("v", 1);
-    pid_t behind = spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=9", "count=1"});
+    pid_t behind =
+        spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=9", "count=1", "conv=notrunc"});
     for (int i = 0; i < 10'000 && rig_.info("v").open_count < 2; ++i) usleep(1000);
     kill_and_reap(behind, signal);
     kill_and_reap(ragged, signal);
@@ -466,7 +471,8 @@ TEST_F(FuseTest, AProcessThatWaitsOnAHeldBioCanBeKilled) {
 TEST_F(FuseTest, ASignalHandlerGetsEintrAndMayTryAgain) {
   ASSERT_TRUE(rig_.create("v", "0 2048 linear a 0"));
   ASSERT_TRUE(rig_.suspend("v"));
-  struct sigaction act {}, old {};
+  struct sigaction act {
+  }, old{};
   act.sa_handler = [](int) {};
   sigaction(SIGUSR2, &act, &old);
   int fd = open("v");
@@ -516,7 +522,8 @@ TEST_F(FuseTest, GoingDownFailsWhatIsHeld) {
 }
 
 TEST(MountOptionsTest, WordsAreReadAndMistakesNamed) {
-  auto all = parse_mount_options({"ro,allow_other,threads=3", "log=/a\\,b,max_background=9,mode=640,"
+  auto all = parse_mount_options({"ro,allow_other,threads=3",
+                                  "log=/a\\,b,max_background=9,mode=640,"
                                   "nosuid,_netdev,x-systemd.automount,uid=5"});
   ASSERT_TRUE(all);
   EXPECT_TRUE(all->read_only && all->allow_other);
@@ -525,9 +532,9 @@ TEST(MountOptionsTest, WordsAreReadAndMistakesNamed) {
   EXPECT_EQ(all->log, "/a,b");
   EXPECT_EQ(all->mode, mode_t{0640});
   EXPECT_EQ(all->uid, uid_t{5});
-  for (const char* bad : {"bogus", "threads=0", "threads=x", "threads", "max_background=65536",
-                          "mode=999", "mode=1777", "log=", "log_level=loud", "ro=yes",
-                          "allow_other,allow_root", "cache=on"}) {
+  for (const char* bad :
+       {"bogus", "threads=0", "threads=x", "threads", "max_background=65536", "mode=999",
+        "mode=1777", "log=", "log_level=loud", "ro=yes", "allow_other,allow_root", "cache=on"}) {
     auto refused = parse_mount_options({bad});
     ASSERT_FALSE(refused) << bad;
     EXPECT_EQ(refused.error().code, EINVAL);

@@ -7,14 +7,16 @@ requires python3
 golden=$(cd "$(dirname "$0")/../golden" && pwd)
 mkdir bin
 ln -s "$DMFS_BUILD/dmctl" bin/dmsetup
+differs=''
 for transcript in errors basics; do
-  say "$transcript"
   mkdir "$transcript"
   truncate -s $((2048 * 512)) "$transcript"/ram{0,1,2,3}
   STORE=$W/$transcript.db
   start_dmfs
   PATH=$W/bin:$PATH python3 "$golden/replay.py" "$golden/$transcript.txt" "$transcript" "$MNT" ||
-    status=1
-  expect "" dmctl remove_all
+    differs="$differs $transcript"
+  # It removes what it makes, so what is left here would be a removal that did not work.
+  expect "No devices found" dmctl ls
   stop_dmfs
 done
+[ -z "$differs" ] || fail "differs from dmsetup:$differs"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2015
 # Sourced by the scenarios. A scenario runs in a private directory $W, drives the built dmctl, and
 # leaves nothing behind: whatever it attached, mounted or started goes when it ends, also when it
 # fails. Exit 77 with a reason on a line of its own: it cannot run here.
@@ -34,8 +35,8 @@ attach() { LOOP=$(losetup -f --show "${@:2}" "$MNT/$1"); LOOPS+=("$LOOP"); }
 detach() {
   losetup -d "$1"
   # Detaching is lazy: the volume is open until the kernel has let go of it.
-  local i
-  for i in $(seq 200); do
+  local _
+  for _ in $(seq 200); do
     [ -n "$(losetup -nO BACK-FILE "$1" 2>/dev/null)" ] || return 0
     read -rt 0.05 <> <(:) || :
   done
