@@ -38,7 +38,7 @@ class DispatcherTest : public testing::Test {
  protected:
   DispatcherTest() {
     register_builtin_targets(registry_);
-    manager_.emplace(DeviceManager::Options{registry_, store_, executor_, io_threads_});
+    manager_.emplace(DeviceManager::Options{registry_, store_, *executor_, io_threads_});
     EXPECT_TRUE(manager_->start());
     commands_.emplace(*manager_, registry_);
     dispatcher_.emplace(
@@ -51,6 +51,7 @@ class DispatcherTest : public testing::Test {
   }
   ~DispatcherTest() override {
     manager_->stop();
+    executor_.reset();  // a deferred removal still needs the manager
     std::filesystem::remove_all(dir_);
   }
 
@@ -92,7 +93,7 @@ class DispatcherTest : public testing::Test {
 
   TargetRegistry registry_;
   ForgetfulStore store_;
-  ThreadExecutor executor_;
+  std::optional<ThreadExecutor> executor_{std::in_place};
   IoThreads io_threads_;
   std::optional<DeviceManager> manager_;
   std::optional<Commands> commands_;

@@ -298,6 +298,7 @@ TEST(Restart, ADeviceWithAMissingFileIsKeptAndRetried) {
   rig.dir().file("b", 100);
   ASSERT_TRUE(rig.create("bad", "0 100 linear a 0"));
   ASSERT_TRUE(rig.create("good", "0 100 linear b 0"));
+  ASSERT_TRUE(rig.create("above", "0 50 linear bad 0"));
   std::string table = rig.table("bad");
   std::filesystem::rename(a, a + ".away");
   rig.restart();
@@ -305,6 +306,8 @@ TEST(Restart, ADeviceWithAMissingFileIsKeptAndRetried) {
   EXPECT_NE(rig.info("bad").not_activated.find(a), std::string::npos) << rig.info("bad").not_activated;
   EXPECT_EQ(rig.table("bad"), table);
   EXPECT_EQ(rig.info("bad").size.n, 100u);
+  EXPECT_EQ(rig.info("above").not_activated, "");
+  EXPECT_TRUE(rig.info("above").fault.starts_with("bad: not activated: ")) << rig.info("above").fault;
   TestBio read(Op::Read, {0}, {8});
   rig.manager().find("bad")->submit(read);
   EXPECT_EQ(read.error(), EIO);
@@ -314,6 +317,7 @@ TEST(Restart, ADeviceWithAMissingFileIsKeptAndRetried) {
   ASSERT_TRUE(rig.resume("bad"));
   EXPECT_EQ(rig.info("bad").not_activated, "");
   EXPECT_FALSE(rig.info("bad").inactive_table);
+  EXPECT_EQ(rig.info("above").fault, "");
   TestBio again(Op::Read, {0}, {8});
   rig.manager().find("bad")->submit(again);
   while (!again.done()) std::this_thread::yield();

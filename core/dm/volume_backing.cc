@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 namespace dmfs {
 
 Result<std::unique_ptr<BackingFile>> VolumeBacking::open(DeviceManager& manager, uint32_t minor) {
@@ -21,7 +23,11 @@ Extent VolumeBacking::extent_at(Sectors start, Sectors length) const {
 
 std::string VolumeBacking::fault() const {
   auto table = device_->live_table();
-  return table ? table->fault() : std::string();
+  if (!table) return {};
+  if (!table->unavailable_reason().empty()) {
+    return fmt::format("{}: not activated: {}", name(), table->unavailable_reason());
+  }
+  return table->fault();
 }
 
 }  // namespace dmfs

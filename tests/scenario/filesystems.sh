@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 requires_fuse
 requires_loop
-requires fio mkfs.ext4 e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs
+requires fio wipefs mkfs.ext4 e2fsck mkfs.xfs xfs_repair mkfs.btrfs btrfs
 start_dmfs
 
 # A linear volume over three files and a striped one over two, 360 MiB each: xfs wants 300.
@@ -23,6 +23,7 @@ exercise() { # VOLUME TYPE CHECK...
   shift 2
   say "$type on $volume"
   attach "$volume" --direct-io=on
+  wipefs -qa "$LOOP" # what the last one left would make mkfs ask, or refuse
   "mkfs.$type" -q "$LOOP" || fail "mkfs.$type on $volume"
   mount_fs "$LOOP" fs
   # Checksums at several block sizes and depths, then all of it again after the caches are gone.
