@@ -126,10 +126,10 @@ def parse():
         help="a mount option for dmfs")
     add("--realtime", action="store_true", help=(
         "run what is measured before all else, for a machine that is busy with other things (root)"))
-    add("--bin", type=pathlib.Path, default=root / "build/release", metavar="DIR",
-        help="of the built programs")
-    add("--out", type=pathlib.Path, default=root / "build/bench", metavar="DIR",
-        help="for JSON, Markdown and SVG, default build/bench")
+    add("--bin", type=pathlib.Path, default=root / "build/bench", metavar="DIR",
+        help="of the built programs, default build/bench")
+    add("--out", type=pathlib.Path, default=root / "build/bench/results",
+        metavar="DIR", help="for JSON, Markdown and SVG, default build/bench/results")
     args = parser.parse_args()
     if args.rounds < 1 or args.time <= 0 or args.size < 64 or args.volumes_count < 1:
         parser.error("--rounds, --time, --volumes-count or --size (64 at least) is too small")

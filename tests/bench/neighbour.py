@@ -68,7 +68,7 @@ def beside_hanging(env, server):
 
 def beside_load(env, server):
     with Load(FULL, server.paths[0], env.seconds + 2) as load:
-        wait_for("the load to begin", lambda: waiting(env, server.paths[1]) > FULL.depth)
+        wait_for("the load to begin", lambda: waiting(env, server.paths[1]) >= FULL.jobs // 2)
         result = alone(env, server)
         result["load_mib_s"] = load.result()["mib_s"]
     return result
