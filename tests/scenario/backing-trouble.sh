@@ -62,11 +62,15 @@ say "a file shrinks under I/O"
 backing file 8M >/dev/null
 dmctl create shrinks --table "0 16384 linear file 0"
 if dmctl info shrinks | grep Fault; then fail "a fault before there was one"; fi
-fio --output=fio.out --filename=mnt/shrinks --size=8m --name=shrinks --rw=randrw --bs=4k --ioengine=libaio --iodepth=8 \
-  --direct=1 --time_based --runtime=60 --fallocate=none --randrepeat=1 >/dev/null 2>&1 &
+dd if=/dev/zero of=mnt/shrinks bs=1M conv=notrunc oflag=direct count=8 status=none
+# Reads everywhere; writes in what will be left only, so that none can race with the truncation and
+# make the file long again.
+fio --output=fio.out --filename=mnt/shrinks --bs=4k --ioengine=libaio --iodepth=8 --direct=1 --time_based \
+  --runtime=60 --fallocate=none --group_reporting --exitall_on_error --name=reads --size=8m --rw=randread \
+  --name=writes --size=1m --rw=randwrite >/dev/null 2>&1 &
 fio=$!
-PIDS+=($fio)
-wait_until 10 sh -c '[ "$(stat -c %b file)" -gt 100 ]'
+PIDS+=("$fio")
+wait_until 10 sh -c '[ "$("$DMFS_BUILD/dmctl" info -c --noheadings -o open shrinks)" -ge 2 ]'
 truncate -s 1M file
 wait_until 20 sh -c "! kill -0 $fio"
 if wait $fio; then cat fio.out; fail "fio has noticed nothing"; fi

@@ -65,7 +65,7 @@ refused "Operation not permitted" dd if=data of=mnt/readonly bs=512 count=1 conv
 # Still held: a write waits until the resume.
 dd if=data of=mnt/held bs=4k count=8 conv=notrunc oflag=direct status=none &
 writer=$!
-PIDS+=($writer)
+PIDS+=("$writer")
 dmctl resume held
 wait $writer
 cmp -n 32768 data mnt/held || fail "the write that was held"
@@ -145,7 +145,7 @@ for round in 1 2 3; do
     done
   ) &
   loop=$!
-  PIDS+=($loop)
+  PIDS+=("$loop")
   wait_until 20 grep -q "^n$round-10\$" made
   killed "$pid"
   wait $loop || :

@@ -21,7 +21,7 @@ goes_on() { # WHAT
 fio --output=fio.out --name=load --filename=mnt/v --size=32m --rw=randwrite --bs=4k --ioengine=libaio --iodepth=16 \
   --direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --loops=1000 --fallocate=none --verify_state_save=0 &
 load=$!
-PIDS+=($load)
+PIDS+=("$load")
 wait_until 10 sh -c '[ "$("$DMFS_BUILD/dmctl" info -c --noheadings -o open v)" -ge 1 ]'
 goes_on "before anything"
 before=$(rss)
@@ -161,10 +161,10 @@ open('connected', 'w').close()
 os.read(os.open('go', os.O_RDONLY), 1)
 END
 rude=$!
-PIDS+=($rude)
+PIDS+=("$rude")
 
 wait_until 30 [ -e connected ]
-for i in $(seq 5); do goes_on "with 200 rude clients"; done
+for i in 1 2 3 4 5; do goes_on "with 200 rude clients, $i"; done
 [ "$(rss)" -lt $((before + 300 * 1024)) ] || fail "resident: $before KiB before, $(rss) KiB with 200 clients"
 kill -KILL $rude
 wait $rude 2>/dev/null || :

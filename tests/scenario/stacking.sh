@@ -67,7 +67,7 @@ say "one below is suspended: those above wait, and lose nothing"
 dmctl suspend base
 dd if=sector of=mnt/roof bs=512 seek=5000 count=1 conv=notrunc,fsync oflag=direct status=none &
 writer=$!
-PIDS+=($writer)
+PIDS+=("$writer")
 wait_until 10 sh -c '[ "$("$DMFS_BUILD/dmctl" info -c --noheadings -o open roof)" = 1 ]'
 cp a a2
 dmctl load base --table "0 8192 linear a2 0"

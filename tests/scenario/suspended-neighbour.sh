@@ -18,7 +18,7 @@ dmctl suspend held
 before=$(sha256sum <a)
 fio --output=held.out "${FIO[@]}" --filename=mnt/held --do_verify=0 --name=held &
 writers=$!
-PIDS+=($writers)
+PIDS+=("$writers")
 readers=()
 for i in $(seq 30); do
   dd if=mnt/held of="read.$i" bs=64k count=1 skip="$i" status=none &
@@ -52,7 +52,7 @@ expect "$before" sha256sum <a
 say "who waits can be killed"
 dd if=/dev/zero of=mnt/held bs=1M count=1 seek=63 conv=notrunc oflag=direct status=none &
 victim=$!
-PIDS+=($victim)
+PIDS+=("$victim")
 wait_until 10 grep -q '^State:.[SD]' /proc/$victim/status
 for p in $victim "${readers[0]}" "${readers[1]}"; do kill -KILL "$p"; done
 end=$((SECONDS + 5))
@@ -77,7 +77,7 @@ say "held again, and removed by force: all of them end"
 dmctl suspend held
 dd if=mnt/held of=/dev/null bs=4k count=1 iflag=direct status=none 2>err &
 reader=$!
-PIDS+=($reader)
+PIDS+=("$reader")
 wait_until 10 sh -c '[ "$("$DMFS_BUILD/dmctl" info -c --noheadings -o open held)" = 1 ]'
 # Busy, unless the reader has ended by the time that it is asked for.
 dmctl remove --force held 2>/dev/null || :

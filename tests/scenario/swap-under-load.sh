@@ -23,7 +23,7 @@ writer() {
   done
 }
 writers=()
-begin() { writer "$@" & writers+=($!) PIDS+=($!); }
+begin() { writer "$@" & writers+=("$!") PIDS+=("$!"); }
 begin direct --ioengine=libaio --iodepth=32 --direct=1
 begin odd --ioengine=libaio --iodepth=8 --direct=1 --offset=4m --size=2m
 begin border --ioengine=psync --offset=6m # 6 to 10 MiB: from the striped target to the linear one
