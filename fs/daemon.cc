@@ -146,6 +146,10 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
       .registry = registry, .store = *store, .executor = *executor, .io_threads = io_threads});
   DM_TRY_STATUS(manager->start());
+  for (const DeviceInfo& info : manager->infos()) {
+    if (info.not_activated.empty()) continue;
+    spdlog::warn("{}: not activated: {}", info.name, info.not_activated);
+  }
   auto mounted = FuseMount::mount(*manager, mount_options(options), [&end] { end.unmounted(); });
   if (!mounted) {
     manager->stop();

@@ -67,7 +67,7 @@ class RangeLock {
   size_t listed() const;
 
  private:
-  static constexpr unsigned kLines = 8;
+  static constexpr unsigned kLines = 16;
   struct alignas(64) Line {
     std::atomic<int64_t> count{0};
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "store/schema.h"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 #include <array>
@@ -75,6 +76,7 @@ Status check_with(Database& db, std::string_view pragma, std::string_view good) 
   auto verdict = db.query(pragma);
   if (!verdict) return verdict.error();
   if (*verdict == good) return {};
+  std::replace(verdict->begin(), verdict->end(), '\n', ' ');  // one error, one line
   return Error{EUCLEAN, fmt::format("store {} is damaged: {}", db.path(), *verdict)};
 }
 

@@ -33,12 +33,12 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& wor
   if (auto number = parse_device_number(word)) {
     if (number->first == kVirtualMajor) {
       if (number->second > kMaxMinor) return Error{ENXIO, fmt::format("'{}': no such mapped device", word)};
-      return open_volume(static_cast<uint32_t>(number->second));
+      return open_volume(static_cast<uint32_t>(number->second), word);
     }
     return open_path(fmt::format("/dev/block/{}:{}", number->first, number->second), read_only);
   }
   if (word.find('/') == std::string::npos) {
-    if (auto device = options_.manager.find(word)) return open_volume(device->minor());
+    if (auto device = options_.manager.find(word)) return open_volume(device->minor(), word);
   }
   if (!word.empty() && word[0] == '/') return open_path(word, read_only);
   if (options_.cwd.empty()) {
@@ -51,7 +51,13 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& wor
   return open_path(fmt::format("{}/{}", cwd, relative), read_only);
 }
 
-Result<std::unique_ptr<BackingFile>> DeviceResolver::open_volume(uint32_t minor) {
+Result<std::unique_ptr<BackingFile>> DeviceResolver::open_volume(uint32_t minor,
+                                                                 const std::string& word) {
+  if (minor == options_.self) {
+    bool bare = word.find_first_of("/:") == std::string::npos;
+    return Error{ELOOP, fmt::format("'{}': the device would lie on itself, a cycle{}", word,
+                                    bare ? fmt::format("; a file of that name is './{}'", word) : "")};
+  }
   if (options_.before_volume) options_.before_volume(minor);
   return VolumeBacking::open(options_.manager, minor);
 }
@@ -67,7 +73,7 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open_path(const std::string
     ~Closer() { close(fd); }
   } closer{fd};
   int64_t minor = options_.manager.own_minor_of(fd);
-  if (minor >= 0) return open_volume(static_cast<uint32_t>(minor));
+  if (minor >= 0) return open_volume(static_cast<uint32_t>(minor), path);
   DM_TRY(auto file, FileBacking::open(options_.io_threads, fd, path, read_only));
   return std::unique_ptr<BackingFile>(std::move(file));
 }

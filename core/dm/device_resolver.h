@@ -15,6 +15,7 @@ class DeviceResolver final : public DeviceOpener {
   struct Options {
     DeviceManager& manager;
     IoThreads& io_threads;
+    uint32_t self;                                          // whose table it is
     std::string cwd;                                        // for relative paths; may be empty
     std::function<void(uint32_t minor)> before_volume = {}; // called before a volume is opened
   };
@@ -25,7 +26,7 @@ class DeviceResolver final : public DeviceOpener {
   Result<std::unique_ptr<BackingFile>> open(const std::string& word, bool read_only) override;
 
  private:
-  Result<std::unique_ptr<BackingFile>> open_volume(uint32_t minor);
+  Result<std::unique_ptr<BackingFile>> open_volume(uint32_t minor, const std::string& word);
   Result<std::unique_ptr<BackingFile>> open_path(const std::string& path, bool read_only);
 
   const Options options_;

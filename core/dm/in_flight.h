@@ -56,7 +56,7 @@ class InFlight {
   void poke() { wake_waiter(); }
 
  private:
-  static constexpr unsigned kLines = 8;
+  static constexpr unsigned kLines = 16;  // more than the front has threads by default
   struct alignas(64) Line {
     std::atomic<int64_t> count{0};
   };

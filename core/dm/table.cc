@@ -33,8 +33,15 @@ class Table::Context final : public TargetContext {
     if (!file) {
       DM_TRY(auto opened, opener_->open(word, table_.read_only_));
       file = opened.get();
-      table_.devices_.push_back(std::move(opened));
-      table_.device_list_.push_back(file);
+      // The same file by another name is the same device: it is kept once.
+      FileId id = file->id();
+      auto [same, is_new] = by_id_->emplace(id, file);
+      if (is_new || id == FileId{}) {
+        table_.devices_.push_back(std::move(opened));
+        table_.device_list_.push_back(file);
+      } else {
+        file = same->second;
+      }
       opened_->emplace(word, file);
     }
     areas_.push_back({file, start, length});
@@ -42,15 +49,18 @@ class Table::Context final : public TargetContext {
   }
 
   // While the target is created, open() works.
-  void begin_create(DeviceOpener& opener, std::map<std::string, BackingFile*>& opened) {
+  void begin_create(DeviceOpener& opener, std::map<std::string, BackingFile*>& opened,
+                    std::map<FileId, BackingFile*>& by_id) {
     opener_ = &opener;
     opened_ = &opened;
+    by_id_ = &by_id;
   }
   // Checks what was opened against its size; the kernel does this last, and so it is no error of
   // the target's.
   Status end_create() {
     opener_ = nullptr;
     opened_ = nullptr;
+    by_id_ = nullptr;
     for (const Area& area : areas_) {
       Sectors size = area.file->size();
       if (area.start > size || area.length > size - area.start) {
@@ -75,6 +85,7 @@ class Table::Context final : public TargetContext {
   const std::function<void()>& raise_event_;
   DeviceOpener* opener_ = nullptr;
   std::map<std::string, BackingFile*>* opened_ = nullptr;
+  std::map<FileId, BackingFile*>* by_id_ = nullptr;
   std::vector<Area> areas_;
 };
 
@@ -105,6 +116,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
   std::map<std::string, BackingFile*> opened;
+  std::map<FileId, BackingFile*> by_id;
   Sectors at;
   for (const TargetSpec& line : spec.targets) {
     if (line.length.n == 0) return Error{EINVAL, "zero-length target"};
@@ -121,7 +133,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
     DM_TRY(auto words, split_args(line.params));
     auto context =
         std::make_unique<Context>(*table, line.start, line.length, table->raise_event_);
-    context->begin_create(options.opener, opened);
+    context->begin_create(options.opener, opened, by_id);
     DM_TRY(auto target, type->create(*context, words));
     DM_TRY_STATUS(context->end_create());
     IoLimits limits = target->limits();

@@ -23,6 +23,8 @@ class VolumeBacking final : public BackingFile {
   bool read_only() const override { return device_->read_only(); }
   Extent extent_at(Sectors start, Sectors length) const override;
   std::string fault() const override;
+  // No file system has device number ~0.
+  FileId id() const override { return {~uint64_t{0}, device_->minor()}; }
   int64_t volume_minor() const override { return device_->minor(); }
 
  private:

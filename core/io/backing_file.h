@@ -3,6 +3,8 @@
 // operating system is: tests put files here whose I/O stays outstanding until they say so.
 #pragma once
 
+#include <compare>
+#include <cstdint>
 #include <string>
 
 #include "core/base/units.h"
@@ -14,6 +16,12 @@ namespace dmfs {
 struct Extent {
   bool data = true;
   Sectors length;
+};
+
+// What tells two names of one file from two files. {0, 0}: unknown, like nothing else.
+struct FileId {
+  uint64_t device = 0, inode = 0;
+  auto operator<=>(const FileId&) const = default;
 };
 
 class BackingFile {
@@ -44,6 +52,7 @@ class BackingFile {
   // What went wrong here for good, in a sentence; empty while all is well.
   virtual std::string fault() const { return {}; }
 
+  virtual FileId id() const { return {}; }
   // If this is a mapped device, its minor; -1 for a file.
   virtual int64_t volume_minor() const { return -1; }
   // The device number that `deps` prints: of the block device, or of the file system that holds

@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,7 +21,6 @@ namespace dmfs {
 namespace {
 
 constexpr size_t kMaxSegments = 64;
-constexpr int64_t kSizeCheckMs = 4;
 constexpr int kMaxExtentsCounted = 1024;
 
 // File systems whose operations wait for something outside this kernel.
@@ -46,12 +44,6 @@ bool is_remote(int fd) {
     default:
       return false;
   }
-}
-
-int64_t coarse_ms() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
 }
 
 }  // namespace
@@ -88,6 +80,8 @@ Result<std::unique_ptr<FileBacking>> FileBacking::open(IoThreads& threads, int p
   }
   file->is_block_device_ = S_ISBLK(opened.st_mode);
   file->device_number_ = file->is_block_device_ ? opened.st_rdev : opened.st_dev;
+  file->id_ = file->is_block_device_ ? FileId{opened.st_rdev, 0}
+                                     : FileId{opened.st_dev, opened.st_ino};
   file->kind_ = is_remote(fd) ? Kind::Remote : Kind::Local;
   file->size_at_open_ = file->size();
   return file;
@@ -201,7 +195,6 @@ int FileBacking::transfer(Bio& bio, int rw_flags, bool& would_block) {
       return errno;
     }
     if (n == 0) {
-      if (read) size_checked_.store(0, std::memory_order_relaxed);
       int error = read ? check_size(bio) : EIO;
       return error ? error : EIO;
     }
@@ -215,15 +208,11 @@ int FileBacking::transfer(Bio& bio, int rw_flags, bool& would_block) {
 int FileBacking::check_size(const Bio& bio) {
   if (is_block_device_) return 0;
   // A write past the end of a file that has shrunk would make it long again, with holes where
-  // data was: refuse it. Not at every write, since this costs a system call.
-  int64_t now = coarse_ms();
-  if (now - size_checked_.load(std::memory_order_relaxed) < kSizeCheckMs) return 0;
+  // data was: refuse it. This costs a system call at every write; to look only now and then let
+  // such writes through.
   struct stat st;
   if (fstat(fd_, &st) != 0) return errno;
-  if (static_cast<uint64_t>(st.st_size) >= (bio.sector + bio.count).bytes()) {
-    size_checked_.store(now, std::memory_order_relaxed);
-    return 0;
-  }
+  if (static_cast<uint64_t>(st.st_size) >= (bio.sector + bio.count).bytes()) return 0;
   set_fault(fmt::format("{}: has shrunk to {} sectors, was {} when it was opened", path_,
                         st.st_size >> kSectorShift, size_at_open_.n));
   return EIO;

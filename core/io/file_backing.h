@@ -30,6 +30,7 @@ class FileBacking final : public BackingFile, private IoQueue {
   Extent extent_at(Sectors start, Sectors length) const override;
   Sectors allocated(Sectors start, Sectors length) const override;
   uint64_t device_number() const override { return device_number_; }
+  FileId id() const override { return id_; }
   std::string fault() const override DM_EXCLUDES(fault_mutex_);
 
  private:
@@ -53,12 +54,12 @@ class FileBacking final : public BackingFile, private IoQueue {
   bool is_block_device_ = false;
   Kind kind_ = Kind::Local;
   uint64_t device_number_ = 0;
+  FileId id_;
   Sectors size_at_open_;
 
   // own synchronisation
   std::atomic<bool> nowait_read_{true};   // the file system knows RWF_NOWAIT, as far as we know
   std::atomic<bool> nowait_write_{true};
-  std::atomic<int64_t> size_checked_{0};  // coarse clock, milliseconds
 
   mutable Mutex fault_mutex_;  // leaf
   std::string fault_ DM_GUARDED_BY(fault_mutex_);

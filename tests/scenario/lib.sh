@@ -24,7 +24,7 @@ requires_userns() { unshare -Urm true 2>/dev/null || skip "no user namespaces he
 requires() { local c; for c; do command -v "$c" >/dev/null || skip "$c is not installed"; done; }
 
 # start_dmfs [-o OPTIONS]: mounts the instance of this scenario
-start_dmfs() { mkdir -p "$MNT"; dmctl mount "$MNT" --store "$STORE" --socket "$DMFS_SOCKET" "$@"; }
+start_dmfs() { [ -d "$MNT" ] || mkdir -p "$MNT" 2>/dev/null || :; dmctl mount "$MNT" --store "$STORE" --socket "$DMFS_SOCKET" "$@"; }
 stop_dmfs() { dmctl umount "$MNT"; }
 daemon_pid() { dmctl --json version | sed -E 's/.*"pid":([0-9]+).*/\1/'; }
 
@@ -62,12 +62,15 @@ refused() {
   grep -qF -- "$text" <<<"$out" || fail "$*: expected '$text' in: $out"
 }
 
+# mounted DIR: also when its daemon is dead
+mounted() { grep -qF " $1 " /proc/self/mounts; }
+
 cleanup() {
   local status=$? m l p
   set +e
   for ((m = ${#MOUNTS[@]} - 1; m >= 0; m--)); do mountpoint -q "${MOUNTS[m]}" && umount -l "${MOUNTS[m]}"; done
   for p in "${PIDS[@]}"; do kill -KILL "$p" 2>/dev/null; done
-  if mountpoint -q "$MNT"; then
+  if mounted "$MNT"; then
     # What is suspended would hold up whoever lets go of it.
     local d
     for d in $(timeout 10 "$DMFS_BUILD/dmctl" info -c --noheadings -o name 2>/dev/null); do
@@ -75,7 +78,7 @@ cleanup() {
     done
   fi
   for l in "${LOOPS[@]}"; do losetup -d "$l" 2>/dev/null; done
-  if mountpoint -q "$MNT"; then
+  if mounted "$MNT"; then
     local pid
     pid=$(timeout 10 "$DMFS_BUILD/dmctl" --json version 2>/dev/null | sed -E 's/.*"pid":([0-9]+).*/\1/')
     timeout 20 "$DMFS_BUILD/dmctl" umount "$MNT" >/dev/null 2>&1 || {
