@@ -182,7 +182,8 @@ struct SortKey {
 
 Result<std::vector<SortKey>> sort_keys(const ReportOptions& options) {
   std::vector<SortKey> keys;
-  for (auto word : split(options.sort.empty() ? "name" : options.sort)) {
+  std::string_view list = options.sort.empty() ? "name" : std::string_view(options.sort);
+  for (auto word : split(list)) {
     bool descending = word.front() == '-';
     std::string_view id = word;
     if (id.front() == '-' || id.front() == '+') id.remove_prefix(1);

@@ -10,6 +10,9 @@ backing a 32M >/dev/null
 dmctl create v --table "0 65536 linear a 0"
 pid=$(daemon_pid)
 rss() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status"; } # KiB
+# A sanitizer keeps freed memory for a while, and has much of its own.
+factor=1
+if grep -qaE '__(asan|tsan)_init' "$DMFS_BUILD/dmfs"; then factor=6; fi
 peak() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status"; }
 fds() { find "/proc/$pid/fd" -mindepth 1 | wc -l; }
 goes_on() { # WHAT
@@ -165,7 +168,7 @@ PIDS+=("$rude")
 
 wait_until 30 [ -e connected ]
 for i in 1 2 3 4 5; do goes_on "with 200 rude clients, $i"; done
-[ "$(rss)" -lt $((before + 300 * 1024)) ] || fail "resident: $before KiB before, $(rss) KiB with 200 clients"
+[ "$(rss)" -lt $((before + factor * 300 * 1024)) ] || fail "resident: $before KiB before, $(rss) KiB with 200 clients"
 kill -KILL $rude
 wait $rude 2>/dev/null || :
 goes_on "after 200 rude clients were killed"
@@ -173,8 +176,8 @@ goes_on "after 200 rude clients were killed"
 say "no descriptor and little memory stay behind"
 wait_until 10 sh -c "[ \$(find /proc/$pid/fd -mindepth 1 | wc -l) -le $((descriptors + 2)) ]"
 echo "   resident $before KiB before, $(rss) KiB now, $(peak) KiB at most"
-[ "$(rss)" -lt $((before + 200 * 1024)) ] || fail "resident: $before KiB before, $(rss) KiB now"
-[ "$(peak)" -lt $((before + 512 * 1024)) ] || fail "resident: $before KiB before, $(peak) KiB at most"
+[ "$(rss)" -lt $((before + factor * 200 * 1024)) ] || fail "resident: $before KiB before, $(rss) KiB now"
+[ "$(peak)" -lt $((before + factor * 512 * 1024)) ] || fail "resident: $before KiB before, $(peak) KiB at most"
 kill -0 $load 2>/dev/null || { cat fio.out; fail "fio has ended"; }
 kill -INT $load
 wait $load || :
