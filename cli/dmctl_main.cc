@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "cli/commands.h"
-#include "cli/paths.h"
+#include "core/base/paths.h"
 #include "core/control/client.h"
 
 namespace {
@@ -17,9 +17,9 @@ using dmfs::cli::Session;
 
 Result<std::string> socket_path(const dmfs::cli::Options& options) {
   if (options.socket) return *options.socket;
-  DM_TRY(auto paths, dmfs::cli::default_paths(dmfs::cli::process_environment()));
+  dmfs::Paths paths = dmfs::default_paths(dmfs::process_environment());
   if (!paths.shared_folder.empty() && paths.socket.starts_with(paths.shared_folder + "/")) {
-    DM_TRY_STATUS(dmfs::cli::check_private_folder(paths.shared_folder));
+    DM_TRY_STATUS(dmfs::check_private_folder(paths.shared_folder));
   }
   return paths.socket;
 }

@@ -9,7 +9,7 @@
 #include <filesystem>
 
 #include "cli/commands.h"
-#include "cli/paths.h"
+#include "core/base/paths.h"
 #include "cli/stale_mount.h"
 #include "core/control/socket.h"
 
@@ -47,29 +47,31 @@ struct MountPlan {
 Result<MountPlan> plan_mount(const Options& options, const Words& words) {
   MountPlan plan;
   Environment environment = process_environment();
-  auto paths = default_paths(environment);
-  if (!paths && !(options.store && options.socket && !words.empty())) return paths.error();
+  Paths paths = default_paths(environment);
   if (options.store) {
     plan.store = absolute(*options.store);
   } else {
-    plan.store = paths->store;
+    plan.store = paths.store;
+    if (plan.store.empty()) {
+      return Error{ENOENT, "neither HOME nor XDG_STATE_HOME is set: give --store"};
+    }
     plan.new_folders.push_back(folder_of(plan.store));
   }
   if (!words.empty()) {
     plan.mount = absolute(words[0]);
   } else {
-    plan.mount = paths->mount;
+    plan.mount = paths.mount;
     plan.new_folders.push_back(plan.mount);
   }
   auto variable = environment.variable("DMFS_SOCKET");
   if (options.socket) {
     plan.socket = absolute(*options.socket);
   } else {
-    plan.socket = absolute(paths->socket);
+    plan.socket = absolute(paths.socket);
     if (!variable || variable->empty()) plan.new_folders.push_back(folder_of(plan.socket));
   }
   bool uses_shared = words.empty() || (!options.socket && (!variable || variable->empty()));
-  if (paths && uses_shared) plan.shared_folder = paths->shared_folder;
+  if (uses_shared) plan.shared_folder = paths.shared_folder;
   return plan;
 }
 
@@ -160,7 +162,7 @@ bool umount_command(Session& session, const Words& words) {
   if (!words.empty()) {
     mount = absolute(words[0]);
   } else if (!session.options().socket) {
-    if (auto paths = default_paths(process_environment())) mount = paths->mount;
+    mount = default_paths(process_environment()).mount;
   }
   // A stale mount has no daemon to ask.
   if (!mount.empty() && is_stale_mount(mount)) return told(session, detach_stale_mount(mount));

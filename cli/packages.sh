@@ -3,7 +3,7 @@
 BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libsqlite3-dev libcli11-dev
   libspdlog-dev libfmt-dev nlohmann-json3-dev)
 TEST_PACKAGES=(libgtest-dev libgmock-dev fio qemu-utils e2fsprogs xfsprogs btrfs-progs mandoc
-  util-linux mount procps sqlite3 python3-minimal)
+  util-linux mount procps sqlite3 python3)
 # qemu-storage-daemon lies in qemu-system-common, nbdfuse in libnbd-bin.
 BENCH_PACKAGES=(libbenchmark-dev fio python3 e2fsprogs util-linux mount)
 BENCH_PEER_PACKAGES=(qemu-system-common nbdkit libnbd-bin)

@@ -11,7 +11,7 @@
 #include "core/control/protocol.h"
 #include "fs/daemon.h"
 #include "fs/daemonize.h"
-#include "fs/default_paths.h"
+#include "core/base/paths.h"
 #include "fs/mount_options.h"
 
 namespace dmfs {
@@ -39,8 +39,14 @@ std::string parent_of(const std::string& path) {
   return files::path(path).parent_path().string();
 }
 
+// A default may lie in /tmp, where anybody may have made it first.
+Status make_private_directory(const std::string& path) {
+  DM_TRY_STATUS(make_folders(path));
+  return check_private_folder(path);
+}
+
 Status use_defaults(DaemonOptions& options) {
-  DefaultPaths defaults = default_paths();
+  Paths defaults = default_paths(process_environment());
   if (options.store.empty()) {
     if (defaults.store.empty()) {
       return Error{ENOENT, "neither HOME nor XDG_STATE_HOME is set: say which STORE"};

@@ -16,7 +16,7 @@
 #include "cli/concise.h"
 #include "cli/mangle.h"
 #include "cli/output.h"
-#include "cli/paths.h"
+#include "core/base/paths.h"
 #include "cli/table_text.h"
 #include "cli/usage.h"
 
@@ -242,27 +242,30 @@ Environment user(std::map<std::string, std::string> variables, std::set<std::str
 TEST(Paths, Defaults) {
   Environment root = user({{"XDG_RUNTIME_DIR", "/run/user/0"}});
   root.uid = 0;
-  EXPECT_EQ(default_paths(root)->store, "/var/lib/dmfs/dmfs.db");
-  EXPECT_EQ(default_paths(root)->mount, "/run/dmfs/mapper");
-  EXPECT_EQ(default_paths(root)->socket, "/run/dmfs/control.sock");
+  EXPECT_EQ(default_paths(root).store, "/var/lib/dmfs/dmfs.db");
+  EXPECT_EQ(default_paths(root).mount, "/run/dmfs/mapper");
+  EXPECT_EQ(default_paths(root).socket, "/run/dmfs/control.sock");
 
   auto xdg = default_paths(user({{"XDG_RUNTIME_DIR", "/r/"}, {"XDG_STATE_HOME", "/s"}}));
-  EXPECT_EQ(xdg->store, "/s/dmfs/dmfs.db");
-  EXPECT_EQ(xdg->mount, "/r/dmfs/mapper");
-  EXPECT_EQ(xdg->socket, "/r/dmfs/control.sock");
-  EXPECT_EQ(xdg->shared_folder, "");
+  EXPECT_EQ(xdg.store, "/s/dmfs/dmfs.db");
+  EXPECT_EQ(xdg.mount, "/r/dmfs/mapper");
+  EXPECT_EQ(xdg.socket, "/r/dmfs/control.sock");
+  EXPECT_EQ(xdg.shared_folder, "");
 
   auto home =
       default_paths(user({{"HOME", "/h"}, {"XDG_RUNTIME_DIR", "relative"}}, {"/run/user/1000"}));
-  EXPECT_EQ(home->store, "/h/.local/state/dmfs/dmfs.db");
-  EXPECT_EQ(home->mount, "/run/user/1000/dmfs/mapper");
+  EXPECT_EQ(home.store, "/h/.local/state/dmfs/dmfs.db");
+  EXPECT_EQ(home.mount, "/run/user/1000/dmfs/mapper");
 
   auto tmp = default_paths(user({{"HOME", "/h"}, {"DMFS_SOCKET", "/my.sock"}}));
-  EXPECT_EQ(tmp->mount, "/tmp/dmfs-1000/mapper");
-  EXPECT_EQ(tmp->shared_folder, "/tmp/dmfs-1000");
-  EXPECT_EQ(tmp->socket, "/my.sock");
+  EXPECT_EQ(tmp.mount, "/tmp/dmfs-1000/mapper");
+  EXPECT_EQ(tmp.shared_folder, "/tmp/dmfs-1000");
+  EXPECT_EQ(tmp.socket, "/my.sock");
 
-  EXPECT_FALSE(default_paths(user({})));
+  // Without a home there is no store, but a socket to talk to all the same.
+  Paths homeless = default_paths(user({{"DMFS_SOCKET", "/my.sock"}}));
+  EXPECT_EQ(homeless.store, "");
+  EXPECT_EQ(homeless.socket, "/my.sock");
 }
 
 TEST(Paths, OnlyAPrivateFolderIsTrusted) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/paths.h"
+#include "core/base/paths.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace dmfs::cli {
+namespace dmfs {
 namespace {
 
 // XDG says that a relative path in its variables is to be ignored.
@@ -35,7 +35,7 @@ Environment process_environment() {
               }};
 }
 
-Result<Paths> default_paths(const Environment& environment) {
+Paths default_paths(const Environment& environment) {
   Paths paths;
   if (environment.uid == 0) {
     paths = {.store = "/var/lib/dmfs/dmfs.db",
@@ -58,8 +58,6 @@ Result<Paths> default_paths(const Environment& environment) {
       paths.store = *state + "/dmfs/dmfs.db";
     } else if (auto home = absolute_variable(environment, "HOME")) {
       paths.store = *home + "/.local/state/dmfs/dmfs.db";
-    } else {
-      return Error{ENOENT, "neither HOME nor XDG_STATE_HOME is set: give --store"};
     }
   }
   if (auto socket = environment.variable("DMFS_SOCKET"); socket && !socket->empty()) {
@@ -101,4 +99,4 @@ Status make_folders(const std::string& path) {
   return {};
 }
 
-}  // namespace dmfs::cli
+}  // namespace dmfs

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where an instance's store, mount and socket are when the user does not say.
+// Where an instance's store, mount and socket are when the user does not say; for the daemon and
+// for dmctl, which have to agree.
 #pragma once
 
 #include <sys/types.h>
@@ -10,7 +11,7 @@
 
 #include "core/base/result.h"
 
-namespace dmfs::cli {
+namespace dmfs {
 
 // The world as seen by default_paths; tests give their own.
 struct Environment {
@@ -22,7 +23,7 @@ struct Environment {
 Environment process_environment();
 
 struct Paths {
-  std::string store;
+  std::string store;   // empty when a user has neither HOME nor XDG_STATE_HOME
   std::string mount;
   std::string socket;
   // Set when the run-time folder is /tmp/dmfs-UID, a name that anybody may have taken first: it has
@@ -30,9 +31,8 @@ struct Paths {
   std::string shared_folder;
 };
 
-// DMFS_SOCKET, then root's fixed places, then the XDG folders. ENOENT when a user has neither HOME
-// nor XDG_STATE_HOME.
-Result<Paths> default_paths(const Environment& environment);
+// DMFS_SOCKET, then root's fixed places, then the XDG folders.
+Paths default_paths(const Environment& environment);
 
 // EPERM unless `path` is a folder, no symbolic link, that is ours alone; a folder that is not there
 // passes.
@@ -41,4 +41,4 @@ Status check_private_folder(const std::string& path);
 // Makes a folder, and those above it, with mode 0700. One that is there stays as it is.
 Status make_folders(const std::string& path);
 
-}  // namespace dmfs::cli
+}  // namespace dmfs
