@@ -7,6 +7,7 @@
 // mount makes all the time) never wait for a disk.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "core/base/executor.h"
 #include "core/base/mutex.h"
 #include "core/base/result.h"
+#include "core/dm/change_observer.h"
 #include "core/dm/commands.h"
 #include "core/dm/device_store.h"
 #include "core/dm/mapped_device.h"
@@ -73,6 +75,15 @@ class DeviceManager {
   // Counts one out; a deferred removal happens soon after the last.
   void close(uint32_t minor) DM_EXCLUDES(index_mutex_);
   std::string name_of(uint32_t minor) const DM_EXCLUDES(index_mutex_);
+
+  // Who is told of changes that volumes make to volumes below them; nullptr: nobody. Must stay
+  // until it is replaced and nothing is outstanding.
+  void set_change_observer(ChangeObserver* observer) {
+    change_observer_.store(observer, std::memory_order_release);
+  }
+  ChangeObserver* change_observer() const {
+    return change_observer_.load(std::memory_order_acquire);
+  }
 
   // ---- commands ----------------------------------------------------------------------------
   Result<DeviceInfo> create(const CreateArgs& args);
@@ -136,6 +147,9 @@ class DeviceManager {
   DeviceStore& store_;
   Executor& executor_;
   IoThreads& io_threads_;
+
+  // own synchronisation
+  std::atomic<ChangeObserver*> change_observer_{nullptr};
 
   mutable Mutex change_mutex_;  // serialises changes of the store; held across its writes
 

@@ -6,6 +6,14 @@
 #include <fmt/format.h>
 
 namespace dmfs {
+namespace {
+
+uint64_t next_generation() {
+  static std::atomic<uint64_t> last{0};
+  return last.fetch_add(1) + 1;
+}
+
+}  // namespace
 
 MappedDevice::MappedDevice(uint32_t minor) : minor_(minor) {}
 
@@ -188,6 +196,8 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
   if (next) replaced = std::move(before);
   suspended_.store(false, std::memory_order_release);
   unblock();
+  // After what was held has gone its way: who sees this may wait for requests.
+  generation_.store(next_generation(), std::memory_order_release);
   return {};
 }
 

@@ -62,6 +62,9 @@ class MappedDevice {
   std::shared_ptr<const Table> live_table() const;      // shared with readers of status
   std::shared_ptr<const Table> inactive_table() const;
   EventCounter& events() { return events_; }
+  // A number that no device has had before, since the last resume: what was read before that may
+  // not be what is there. 0 before the first.
+  uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
   // ---- commands: serialised by the caller through command_mutex() --------------------------
   // Called by the functions below at the one point where a change becomes final: makes it durable.
@@ -113,6 +116,7 @@ class MappedDevice {
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<bool> suspended_{false};
+  std::atomic<uint64_t> generation_{0};
   // Read by whoever is counted in_flight_; changed only while nobody is.
   std::atomic<const Table*> io_table_{nullptr};
 

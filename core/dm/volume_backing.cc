@@ -5,7 +5,37 @@
 
 #include <fmt/format.h>
 
+#include "core/base/object_pool.h"
+
 namespace dmfs {
+namespace {
+
+// Goes down in the place of a bio that changes a volume which somebody keeps copies of.
+struct WatchedBio : Bio {
+  WatchedBio() : Bio(&WatchedBio::ended) {}
+
+  static void ended(Bio& bio) {
+    auto& watched = static_cast<WatchedBio&>(bio);
+    ChangeObserver* observer = watched.manager->change_observer();
+    if (!observer) return watched.pass_up();
+    // A bio that has failed may have changed something all the same.
+    observer->changed_from_above(watched.minor, watched.sector, watched.count,
+                                 [&watched] { watched.pass_up(); });
+  }
+  void pass_up() {
+    Bio& above = *original;
+    int error = status;
+    ObjectPool<WatchedBio>::put(this);
+    above.complete(error);
+  }
+
+  Bio* original = nullptr;
+  DeviceManager* manager = nullptr;
+  uint32_t minor = 0;
+  WatchedBio* pool_next = nullptr;
+};
+
+}  // namespace
 
 Result<std::unique_ptr<BackingFile>> VolumeBacking::open(DeviceManager& manager, uint32_t minor) {
   DM_TRY(auto device, manager.open(minor));
@@ -13,6 +43,22 @@ Result<std::unique_ptr<BackingFile>> VolumeBacking::open(DeviceManager& manager,
 }
 
 VolumeBacking::~VolumeBacking() { manager_.close(device_->minor()); }
+
+void VolumeBacking::submit_watched(Bio& bio) {
+  WatchedBio& watched = *ObjectPool<WatchedBio>::get();
+  watched.reset();
+  watched.op = bio.op;
+  watched.flags = bio.flags;
+  watched.slot = bio.slot;
+  watched.sector = bio.sector;
+  watched.count = bio.count;
+  watched.data = bio.data;
+  watched.pid = bio.pid;
+  watched.original = &bio;
+  watched.manager = &manager_;
+  watched.minor = device_->minor();
+  device_->submit(watched);
+}
 
 Extent VolumeBacking::extent_at(Sectors start, Sectors length) const {
   auto table = device_->live_table();

@@ -17,7 +17,10 @@ class VolumeBacking final : public BackingFile {
   static Result<std::unique_ptr<BackingFile>> open(DeviceManager& manager, uint32_t minor);
   ~VolumeBacking() override;
 
-  void submit(Bio& bio) override { device_->submit(bio); }
+  void submit(Bio& bio) override {
+    if (op_modifies(bio.op) && manager_.change_observer()) return submit_watched(bio);
+    device_->submit(bio);
+  }
   std::string name() const override { return manager_.name_of(device_->minor()); }
   Sectors size() const override { return device_->size(); }
   bool read_only() const override { return device_->read_only(); }
@@ -28,6 +31,9 @@ class VolumeBacking final : public BackingFile {
   int64_t volume_minor() const override { return device_->minor(); }
 
  private:
+  // Tells the observer before the bio completes.
+  void submit_watched(Bio& bio);
+
   VolumeBacking(DeviceManager& manager, std::shared_ptr<MappedDevice> device)
       : manager_(manager), device_(std::move(device)) {}
 
