@@ -118,7 +118,8 @@ FuseMount::Options mount_options(const DaemonOptions& options) {
   mount.front = {.mode = o.mode.value_or(0600),
                  .uid = o.uid.value_or(geteuid()),
                  .gid = o.gid.value_or(getegid()),
-                 .max_background = o.max_background.value_or(kMaxBackground)};
+                 .max_background = o.max_background.value_or(kMaxBackground),
+                 .cache = o.cache};
   mount.root_may_enter = o.allow_root;
   mount.threads = o.threads.value_or(std::max(kMinThreads, std::thread::hardware_concurrency()));
   return mount;
@@ -166,6 +167,7 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
       [&dispatcher, &mount](const nlohmann::json& request, CancelToken& cancel, const Peer&) {
         nlohmann::json reply = dispatcher.handle(request, cancel);
         mount->tell_sizes();
+        mount->tell_contents(cancel);
         return reply;
       });
   if (serving) {

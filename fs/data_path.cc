@@ -121,6 +121,15 @@ int DataPath::write(WorkerMemory& worker, const Message& message) {
     memory = request->own_buffer();
   }
   node->touch();
+  if (cache_) {
+    bool of_mmap = (in->write_flags & FUSE_WRITE_CACHE) != 0;
+    request->tell(*cache_, {.minor = node->device().minor(),
+                            .way = of_mmap                  ? PageCache::Way::Mmap
+                                   : (in->flags & O_DIRECT) ? PageCache::Way::Direct
+                                                            : PageCache::Way::Buffered,
+                            .offset = in->offset,
+                            .length = in->size});
+  }
   request->begin(fuse_fd_, message.header.unique, *node,
                  {.op = Op::Write,
                   .fua = (in->flags & O_DSYNC) != 0,
@@ -177,6 +186,12 @@ int DataPath::fallocate(WorkerMemory& worker, const Message& message) {
   FuseRequest* request = worker.requests.take();
   if (!request) return ENOMEM;
   node->touch();
+  if (cache_) {
+    request->tell(*cache_, {.minor = node->device().minor(),
+                            .way = PageCache::Way::Direct,
+                            .offset = in->offset,
+                            .length = in->length});
+  }
   request->begin(fuse_fd_, message.header.unique, *node,
                  {.op = op,
                   .pid = static_cast<pid_t>(message.header.pid),

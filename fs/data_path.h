@@ -29,9 +29,10 @@ struct WorkerMemory {
 class DataPath {
  public:
   // `workers`: all of them, whose requests an interrupt may mean; filled before the first message.
-  DataPath(int fuse_fd, VolumeTable& volumes, BufferPool& buffers,
+  // `cache`: nullptr when the kernel keeps no pages.
+  DataPath(int fuse_fd, VolumeTable& volumes, PageCache* cache, BufferPool& buffers,
            const std::vector<WorkerMemory*>& workers)
-      : fuse_fd_(fuse_fd), volumes_(volumes), buffers_(buffers), workers_(workers) {}
+      : fuse_fd_(fuse_fd), volumes_(volumes), cache_(cache), buffers_(buffers), workers_(workers) {}
 
   // `size` bytes of a message lie at worker.message(). False: not of this kind.
   bool handle(WorkerMemory& worker, size_t size);
@@ -49,6 +50,7 @@ class DataPath {
   // constant after construction
   const int fuse_fd_;
   VolumeTable& volumes_;
+  PageCache* const cache_;
   BufferPool& buffers_;
   const std::vector<WorkerMemory*>& workers_;
 

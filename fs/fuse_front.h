@@ -2,8 +2,8 @@
 // The mount as libfuse sees it: names, attributes, opens, and what else does not move data. The
 // root lists every mapped device by name; a device is a regular file of fixed size.
 //
-// Nothing is cached by the kernel: entry and attribute timeouts are 0, so a device that is
-// created, renamed, resized or removed is seen at once.
+// Names and attributes are not cached by the kernel: entry and attribute timeouts are 0, so a
+// device that is created, renamed, resized or removed is seen at once.
 #pragma once
 
 #include <sys/stat.h>
@@ -14,6 +14,7 @@
 
 #include "core/base/mutex.h"
 #include "core/dm/device_manager.h"
+#include "fs/page_cache.h"
 #include "fs/volume_node.h"
 
 struct fuse_lowlevel_ops;
@@ -25,13 +26,19 @@ struct FrontOptions {
   uid_t uid = 0;       // owner of all files
   gid_t gid = 0;
   unsigned max_background = 0;  // 0: the kernel's default
+  bool cache = false;           // -o cache=on
 };
 
 // Any worker thread, many at a time.
 class FuseFront {
  public:
-  FuseFront(DeviceManager& manager, VolumeTable& volumes, FrontOptions options)
-      : manager_(manager), volumes_(volumes), options_(options), born_(coarse_now()) {}
+  // `cache`: nullptr when the kernel keeps no pages.
+  FuseFront(DeviceManager& manager, VolumeTable& volumes, PageCache* cache, FrontOptions options)
+      : manager_(manager),
+        volumes_(volumes),
+        cache_(cache),
+        options_(options),
+        born_(coarse_now()) {}
 
   // The table for fuse_session_new(), whose userdata must be the FuseFront.
   static const fuse_lowlevel_ops& operations();
@@ -39,6 +46,7 @@ class FuseFront {
   // ---- what the operations use ------------------------------------------------------------
   DeviceManager& manager() { return manager_; }
   VolumeTable& volumes() { return volumes_; }
+  PageCache* cache() { return cache_; }
   const FrontOptions& options() const { return options_; }
 
   // The device of an inode; nullptr when there is none (any more).
@@ -53,6 +61,7 @@ class FuseFront {
   // constant after construction
   DeviceManager& manager_;
   VolumeTable& volumes_;
+  PageCache* const cache_;
   const FrontOptions options_;
   const int64_t born_;
 

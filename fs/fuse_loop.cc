@@ -34,11 +34,11 @@ std::vector<std::unique_ptr<WorkerMemory>> make_memory(unsigned threads) {
 
 }  // namespace
 
-FuseLoop::FuseLoop(fuse_session& session, VolumeTable& volumes, unsigned threads)
+FuseLoop::FuseLoop(fuse_session& session, VolumeTable& volumes, PageCache* cache, unsigned threads)
     : session_(session),
       memory_(make_memory(threads)),
       workers_(pointers(memory_)),
-      data_path_(fuse_session_fd(&session), volumes, buffers_, workers_) {}
+      data_path_(fuse_session_fd(&session), volumes, cache, buffers_, workers_) {}
 
 FuseLoop::~FuseLoop() {
   stop();

@@ -23,7 +23,8 @@ namespace dmfs {
 class FuseLoop {
  public:
   // Both must outlive the loop, and the session the last request (see wait_idle()).
-  FuseLoop(fuse_session& session, VolumeTable& volumes, unsigned threads);
+  // `cache`: nullptr when the kernel keeps no pages.
+  FuseLoop(fuse_session& session, VolumeTable& volumes, PageCache* cache, unsigned threads);
   ~FuseLoop();  // stopped, nothing outstanding
   FuseLoop(const FuseLoop&) = delete;
   FuseLoop& operator=(const FuseLoop&) = delete;

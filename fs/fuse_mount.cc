@@ -15,6 +15,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <thread>
 
 namespace dmfs {
@@ -37,10 +38,22 @@ void log_of_libfuse(fuse_log_level level, const char* format, va_list args) {
 }  // namespace
 
 FuseMount::FuseMount(Private, DeviceManager& manager, const Options& options)
-    : options_(options), volumes_(manager), front_(manager, volumes_, options.front) {}
+    : options_(options),
+      manager_(manager),
+      volumes_(manager),
+      cache_(options.front.cache
+                 ? std::make_unique<PageCache>(manager, volumes_,
+                                               [this](uint64_t inode, int64_t at, int64_t length) {
+                                                 (void)fuse_lowlevel_notify_inval_inode(
+                                                     session_, inode, at, length);
+                                               })
+                 : nullptr),
+      front_(manager, volumes_, cache_.get(), options.front) {}
 
 FuseMount::~FuseMount() {
   loop_.reset();
+  if (cache_) manager_.set_change_observer(nullptr);
+  cache_.reset();
   volumes_.close_all();
   if (session_) fuse_session_destroy(session_);
 }
@@ -71,7 +84,8 @@ Status FuseMount::begin(std::function<void()> ended) {
     (void)unmount_fuse(path, Unmount::Lazy);
     return Error{EINVAL, "libfuse refuses the mount"};
   }
-  loop_ = std::make_unique<FuseLoop>(*session_, volumes_, options_.threads);
+  loop_ = std::make_unique<FuseLoop>(*session_, volumes_, cache_.get(), options_.threads);
+  if (cache_) manager_.set_change_observer(cache_.get());
   struct stat root {};
   Status started = loop_->start([this, ended = std::move(ended)] {
     gone_ = true;
@@ -106,6 +120,10 @@ void FuseMount::tell_sizes() {
   }
 }
 
+void FuseMount::tell_contents(CancelToken& cancel) {
+  if (cache_) cache_->after_command(cancel);
+}
+
 Status FuseMount::unmount() {
   if (gone_) return {};
   Status done = unmount_fuse(options_.request.path, Unmount::IfFree);
@@ -130,12 +148,30 @@ void FuseMount::stop_serving() {
       spdlog::error("{}", lazy.error().message);
     }
   }
+  if (cache_) close_cache();
   loop_->stop();
+}
+
+// While requests are still served: a page that is being dropped may have to be read or written back
+// first. What stays stuck behind a backing file that hangs would keep the process from ending, so
+// then the kernel has to fail it.
+void FuseMount::close_cache() {
+  cache_->close();
+  auto deadline = std::chrono::steady_clock::now() + kMaxWaitAtEnd;
+  while (cache_->pending() > 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      std::ofstream abort(fmt::format("/sys/fs/fuse/connections/{}/abort", minor(device_number_)));
+      abort << "1\n";
+      return;
+    }
+    volumes_.fail_held(EIO);
+    std::this_thread::sleep_for(kLookAgain);
+  }
 }
 
 bool FuseMount::finish() {
   auto deadline = std::chrono::steady_clock::now() + kMaxWaitAtEnd;
-  while (loop_->outstanding() > 0) {
+  while (loop_->outstanding() > 0 || (cache_ && cache_->pending() > 0)) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     // What was under way in several steps may have been held after the manager looked.
     volumes_.fail_held(EIO);

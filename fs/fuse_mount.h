@@ -47,6 +47,10 @@ class FuseMount final : public OwnMount {
   // knew last. Any thread but the mount's.
   void tell_sizes();
 
+  // After a command that may have changed what volumes contain: returns when the kernel has dropped
+  // what it had cached of them. Any thread that serves nothing.
+  void tell_contents(CancelToken& cancel);
+
   // Unmounts if nobody has anything open, else EBUSY with the names. Any thread.
   Status unmount();
 
@@ -58,12 +62,15 @@ class FuseMount final : public OwnMount {
 
  private:
   Status begin(std::function<void()> ended);
+  void close_cache();
 
   // constant after construction (the session and the device number: after begin())
   const Options options_;
+  DeviceManager& manager_;
   VolumeTable volumes_;
-  FuseFront front_;
   fuse_session* session_ = nullptr;
+  std::unique_ptr<PageCache> cache_;  // nullptr when the kernel keeps no pages
+  FuseFront front_;
   std::unique_ptr<FuseLoop> loop_;
   dev_t device_number_ = 0;
 

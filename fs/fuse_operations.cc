@@ -50,8 +50,9 @@ void init(void* userdata, fuse_conn_info* conn) {
   // file, and writes are serialised. Without it, it asks us to set the size; see setattr.
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
                                        FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-                                       FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_FLOCK_LOCKS |
-                                       FUSE_CAP_POSIX_LOCKS);
+                                       FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_AUTO_INVAL_DATA |
+                                       FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+  // AUTO_INVAL_DATA would ask for the attributes at each buffered read; see page_cache.h.
   conn->max_write = kMaxPayload;
   if (front.options().max_background != 0) {
     conn->max_background = front.options().max_background;
@@ -187,7 +188,11 @@ void open(fuse_req_t req, fuse_ino_t inode, fuse_file_info*) {
   // users and for the next daemon.
   fuse_open_out out{};
   out.fh = inode;
-  out.open_flags = FOPEN_DIRECT_IO | kParallelDirectWrites;
+  if (PageCache* cache = front.cache()) {
+    out.open_flags = cache->opened(minor) ? FOPEN_KEEP_CACHE : 0;
+  } else {
+    out.open_flags = FOPEN_DIRECT_IO | kParallelDirectWrites;
+  }
   // ENOENT: the opener was killed meanwhile, and there will be no release.
   if (fuse_reply_buf(req, reinterpret_cast<const char*>(&out), sizeof(out)) == -ENOENT) {
     front.volumes().release(minor);

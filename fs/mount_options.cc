@@ -80,6 +80,11 @@ Status apply(MountOptions& options, const std::string& word) {
     DM_TRY(options.uid, number(name, value, 0, UINT32_MAX - 1));
   } else if (name == "gid") {
     DM_TRY(options.gid, number(name, value, 0, UINT32_MAX - 1));
+  } else if (name == "cache") {
+    if (value != "on" && value != "off") {
+      return Error{EINVAL, fmt::format("-o cache: '{}' is neither on nor off", value)};
+    }
+    options.cache = value == "on";
   } else if (name == "fsname") {
     DM_TRY(options.fsname, text(name, value));
   } else if (name == "log") {

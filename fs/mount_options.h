@@ -17,6 +17,7 @@ struct MountOptions {
   bool allow_other = false;
   bool allow_root = false;
   bool default_permissions = false;
+  bool cache = false;  // the kernel keeps pages of volumes
   std::string fsname;  // empty: the store's path
   std::optional<mode_t> mode;
   std::optional<uid_t> uid;

@@ -9,6 +9,7 @@
 
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 namespace dmfs {
 namespace {
@@ -43,9 +44,15 @@ void FuseRequest::begin(int fuse_fd, uint64_t unique, VolumeNode& node,
 
 void FuseRequest::ended(ByteIo& io) {
   auto& request = static_cast<FuseRequest&>(io);
-  request.reply();
-  request.large_.reset();
-  request.home_->put(request);
+  if (!request.cache_) return request.finish();
+  request.cache_->changed(request.change_, [&request] { request.finish(); });
+}
+
+void FuseRequest::finish() {
+  reply();
+  if (PageCache* cache = std::exchange(cache_, nullptr)) cache->replied(change_);
+  large_.reset();
+  home_->put(*this);
 }
 
 void FuseRequest::reply() {

@@ -10,6 +10,7 @@
 
 #include "fs/buffer_pool.h"
 #include "fs/byte_io.h"
+#include "fs/page_cache.h"
 #include "fs/volume_node.h"
 
 namespace dmfs {
@@ -32,6 +33,12 @@ class FuseRequest final : public ByteIo {
   // A worker of the pool: starts it and keeps a pin, as ByteIo::start(). When it ends, it replies
   // to `unique` on whatever thread that is, and goes back to its pool.
   void begin(int fuse_fd, uint64_t unique, VolumeNode& node, const ByteIo::Request& request);
+  // Before begin(): a change, of which the page cache is told before the reply.
+  void tell(PageCache& cache, const PageCache::Change& change) {
+    cache_ = &cache;
+    change_ = change;
+    cache.arrived(change_);
+  }
   void finish_begin() { finish_start(); }
 
   std::byte* own_buffer() const { return own_buffer_; }
@@ -44,6 +51,7 @@ class FuseRequest final : public ByteIo {
 
   static void ended(ByteIo& io);
   void reply();
+  void finish();
 
   // constant after construction
   RequestPool* home_ = nullptr;
@@ -54,6 +62,8 @@ class FuseRequest final : public ByteIo {
   Op op_ = Op::Read;
   void* memory_ = nullptr;
   BufferPool::Buffer large_;
+  PageCache* cache_ = nullptr;
+  PageCache::Change change_;
   FuseRequest* next_ = nullptr;  // in the pool
 };
 

@@ -534,7 +534,7 @@ TEST(MountOptionsTest, WordsAreReadAndMistakesNamed) {
   EXPECT_EQ(all->uid, uid_t{5});
   for (const char* bad :
        {"bogus", "threads=0", "threads=x", "threads", "max_background=65536", "mode=999",
-        "mode=1777", "log=", "log_level=loud", "ro=yes", "allow_other,allow_root", "cache=on"}) {
+        "mode=1777", "log=", "log_level=loud", "ro=yes", "allow_other,allow_root", "cache=maybe"}) {
     auto refused = parse_mount_options({bad});
     ASSERT_FALSE(refused) << bad;
     EXPECT_EQ(refused.error().code, EINVAL);
