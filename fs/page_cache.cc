@@ -108,6 +108,13 @@ PageCache::~PageCache() {
     changed_.notify_all();
   }
   ends_early_.join();
+  std::vector<Volume*> volumes;
+  {
+    MutexLock lock(mutex_);
+    for (auto& [minor, volume] : known_) volumes.push_back(volume.get());
+  }
+  // Nothing is pending, but a thread of the pool may still be leaving a queue.
+  for (Volume* volume : volumes) threads_.drain(*volume);
 }
 
 int64_t PageCache::now() {
