@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -26,6 +27,15 @@ std::optional<std::pair<uint64_t, uint64_t>> parse_device_number(std::string_vie
   return std::pair(major, minor);
 }
 
+// The node of a block device: /dev/block has links to them only where udev runs.
+std::string node_of(uint64_t major, uint64_t minor) {
+  std::string number = fmt::format("{}:{}", major, minor);
+  std::error_code failed;
+  auto device = std::filesystem::read_symlink("/sys/dev/block/" + number, failed);
+  if (failed) return "/dev/block/" + number;
+  return "/dev/" + device.filename().string();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& word,
@@ -35,7 +45,7 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& wor
       if (number->second > kMaxMinor) return Error{ENXIO, fmt::format("'{}': no such mapped device", word)};
       return open_volume(static_cast<uint32_t>(number->second), word);
     }
-    return open_path(fmt::format("/dev/block/{}:{}", number->first, number->second), read_only);
+    return open_path(node_of(number->first, number->second), read_only);
   }
   if (word.find('/') == std::string::npos) {
     if (auto device = options_.manager.find(word)) return open_volume(device->minor(), word);
