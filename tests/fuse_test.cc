@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A real mount: what a user of a volume file sees. Needs /dev/fuse and the right to mount; exits
 // with 77 and says why where there is none.
+#include <functional>
+#include <chrono>
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -84,9 +86,18 @@ class FuseTest : public testing::Test {
     struct stat st {};
     return ::stat(path(name).c_str(), &st) == 0 ? 0 : errno;
   }
+  // Until the state is there; the bound only ends a test that has failed.
+  static bool wait_until(const std::function<bool()>& state) {
+    auto bound = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!state()) {
+      if (std::chrono::steady_clock::now() > bound) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
   size_t held(const std::string& name) { return rig_.manager().find(name)->held_count(); }
   void wait_held(const std::string& name, size_t count) {
-    for (int i = 0; i < 10'000 && held(name) != count; ++i) usleep(1000);
+    wait_until([&] { return held(name) == count; });
     ASSERT_EQ(held(name), count);
   }
 
@@ -298,7 +309,7 @@ TEST_F(FuseTest, AnOpenVolumeCannotBeRemoved) {
   EXPECT_EQ(stat_error("v"), 0);
   ::close(one);
   ::close(two);
-  for (int i = 0; i < 10'000 && rig_.exists("v"); ++i) usleep(1000);  // the release is asynchronous
+  EXPECT_TRUE(wait_until([&] { return !rig_.exists("v"); }));  // the release is asynchronous
   EXPECT_EQ(stat_error("v"), ENOENT);
 }
 
@@ -375,7 +386,7 @@ TEST_F(FuseTest, TheTimeOfTheLastWriteMovesAndStays) {
   struct stat after = stat_of("v");
   EXPECT_TRUE(later(after, before));
   ::close(fd);
-  for (int i = 0; i < 10'000 && rig_.info("v").open_count > 0; ++i) usleep(1000);
+  EXPECT_TRUE(wait_until([&] { return rig_.info("v").open_count == 0; }));
   EXPECT_EQ(stat_of("v").st_mtim.tv_nsec, after.st_mtim.tv_nsec);
 }
 
@@ -424,7 +435,7 @@ void kill_and_reap(pid_t child, int signal) {
       EXPECT_TRUE(WIFSIGNALED(status));
       return;
     }
-    usleep(1000);
+    std::this_thread::yield();
   }
   ADD_FAILURE() << "the process did not die";
 }
@@ -458,12 +469,12 @@ TEST_F(FuseTest, AProcessThatWaitsOnAHeldBioCanBeKilled) {
     wait_held("v", 1);
     pid_t behind =
         spawn({"dd", "if=/dev/zero", "of=" + path("v"), "bs=9", "count=1", "conv=notrunc"});
-    for (int i = 0; i < 10'000 && rig_.info("v").open_count < 2; ++i) usleep(1000);
+    ASSERT_TRUE(wait_until([&] { return rig_.info("v").open_count >= 2; }));
     kill_and_reap(behind, signal);
     kill_and_reap(ragged, signal);
     wait_held("v", 0);
   }
-  for (int i = 0; i < 10'000 && rig_.info("v").open_count > 0; ++i) usleep(1000);
+  EXPECT_TRUE(wait_until([&] { return rig_.info("v").open_count == 0; }));
   EXPECT_EQ(rig_.info("v").open_count, 0u);
   ASSERT_TRUE(rig_.resume("v"));
 }
