@@ -242,8 +242,14 @@ bool version_command(Session& session, const Words&) {
     return true;
   }
   auto version = session.expect(read_version(*reply));
-  if (version) session.print(fmt::format("Driver version:    {}\n", version->driver));
-  return version.has_value();
+  if (!version) return false;
+  session.print(fmt::format("Driver version:    {}\n", version->driver));
+  if (session.options().verbose > 0) {
+    session.print(fmt::format("Engine:            {}\nMount:             {}\nStore:             {}\n"
+                              "Daemon's process:  {}\n",
+                              version->engine, version->mount, version->store, version->pid));
+  }
+  return true;
 }
 
 }  // namespace dmfs::cli

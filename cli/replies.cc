@@ -191,6 +191,8 @@ Result<DaemonVersion> read_version(const json& reply) {
   Members m(reply);
   m.get("driver", version.driver);
   m.get("mount", version.mount);
+  m.get("store", version.store);
+  m.get("engine", version.engine);
   m.get("pid", version.pid);
   DM_TRY_STATUS(m.status());
   return version;

@@ -66,6 +66,8 @@ struct TargetVersion {
 struct DaemonVersion {
   std::string driver;
   std::string mount;
+  std::string store;
+  std::string engine;
   uint64_t pid = 0;
 };
 

@@ -19,7 +19,7 @@
 #include "core/dm/mapped_device.h"
 #include "core/io/bio.h"
 #include "fs/op_state.h"
-#include "fs/range_lock.h"
+#include "core/io/range_lock.h"
 
 namespace dmfs {
 

@@ -24,7 +24,7 @@
 #include "core/control/socket.h"
 #include "core/dm/commands.h"
 #include "core/dm/device_manager.h"
-#include "core/io/io_threads.h"
+#include "core/io/io_service.h"
 #include "core/targets/builtin.h"
 #include "fs/fuse_mount.h"
 #include "fs/mount_point.h"
@@ -105,6 +105,11 @@ class EndSignal {
   Fd unmounted_;
 };
 
+unsigned thread_count(const DaemonOptions& options) {
+  return options.mount_options.threads.value_or(
+      std::max(kMinThreads, std::thread::hardware_concurrency()));
+}
+
 FuseMount::Options mount_options(const DaemonOptions& options) {
   const MountOptions& o = options.mount_options;
   bool others = o.allow_other || o.allow_root;
@@ -121,7 +126,7 @@ FuseMount::Options mount_options(const DaemonOptions& options) {
                  .max_background = o.max_background.value_or(kMaxBackground),
                  .cache = o.cache};
   mount.root_may_enter = o.allow_root;
-  mount.threads = o.threads.value_or(std::max(kMinThreads, std::thread::hardware_concurrency()));
+  mount.threads = thread_count(options);
   return mount;
 }
 
@@ -142,10 +147,15 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
 
   TargetRegistry registry;
   register_builtin_targets(registry);
-  IoThreads io_threads;
+  unsigned threads = thread_count(options);
+  IoService io({.engine = options.mount_options.engine,
+                .direct = options.mount_options.direct_backing,
+                // At most half of the threads that receive may wait for a file.
+                .max_blocking_inline = threads / 2});
+  DM_TRY_STATUS(io.status());
   auto executor = std::make_unique<ThreadExecutor>();
   auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
-      .registry = registry, .store = *store, .executor = *executor, .io_threads = io_threads});
+      .registry = registry, .store = *store, .executor = *executor, .io = io});
   DM_TRY_STATUS(manager->start());
   for (const DeviceInfo& info : manager->infos()) {
     if (info.not_activated.empty()) continue;
@@ -162,6 +172,7 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   Commands commands(*manager, registry);
   Dispatcher dispatcher(commands, {.mount = options.mount,
                                    .store = options.store,
+                                   .engine = io.describe(),
                                    .shutdown = [&mount] { return mount->unmount(); }});
   Status serving = server->start(
       [&dispatcher, &mount](const nlohmann::json& request, CancelToken& cancel, const Peer&) {
@@ -173,6 +184,7 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   if (serving) {
     background.ready();
     spdlog::info("serves {} on {}, socket {}", options.store, options.mount, options.socket);
+    spdlog::info("engine {}", io.describe());
     end.wait();
   }
 

@@ -2,11 +2,13 @@
 #include "fs/mount_options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <iterator>
 #include <string_view>
 
 namespace dmfs {
@@ -56,6 +58,14 @@ Result<std::string> text(std::string_view name, std::string_view value) {
   return std::string(value);
 }
 
+Result<Engine> engine_named(std::string_view value) {
+  for (size_t i = 0; i < std::size(kEngineNames); ++i) {
+    if (value == kEngineNames[i]) return static_cast<Engine>(i);
+  }
+  return Error{EINVAL, fmt::format("-o engine: '{}' is none of {}", value,
+                                   fmt::join(kEngineNames, ", "))};
+}
+
 Status apply(MountOptions& options, const std::string& word) {
   size_t equals = word.find('=');
   std::string name = word.substr(0, equals);
@@ -64,6 +74,7 @@ Status apply(MountOptions& options, const std::string& word) {
                : name == "allow_other"         ? &options.allow_other
                : name == "allow_root"          ? &options.allow_root
                : name == "default_permissions" ? &options.default_permissions
+               : name == "direct_backing"      ? &options.direct_backing
                                                : nullptr;
   if (flag) {
     if (equals != std::string::npos) {
@@ -85,6 +96,8 @@ Status apply(MountOptions& options, const std::string& word) {
       return Error{EINVAL, fmt::format("-o cache: '{}' is neither on nor off", value)};
     }
     options.cache = value == "on";
+  } else if (name == "engine") {
+    DM_TRY(options.engine, engine_named(value));
   } else if (name == "fsname") {
     DM_TRY(options.fsname, text(name, value));
   } else if (name == "log") {

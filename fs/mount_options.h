@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/io/io_service.h"
 
 namespace dmfs {
 
@@ -18,6 +19,8 @@ struct MountOptions {
   bool allow_root = false;
   bool default_permissions = false;
   bool cache = false;  // the kernel keeps pages of volumes
+  bool direct_backing = false;  // backing files are opened O_DIRECT
+  Engine engine = Engine::Auto;
   std::string fsname;  // empty: the store's path
   std::optional<mode_t> mode;
   std::optional<uid_t> uid;

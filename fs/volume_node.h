@@ -13,7 +13,7 @@
 #include "core/base/result.h"
 #include "core/dm/device_manager.h"
 #include "core/dm/mapped_device.h"
-#include "fs/range_lock.h"
+#include "core/io/range_lock.h"
 
 namespace dmfs {
 

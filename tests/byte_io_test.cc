@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "fs/byte_io.h"
-#include "fs/range_lock.h"
+#include "core/io/range_lock.h"
 #include "tests/support/harness.h"
 
 namespace dmfs::test {

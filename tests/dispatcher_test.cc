@@ -38,12 +38,12 @@ class DispatcherTest : public testing::Test {
  protected:
   DispatcherTest() {
     register_builtin_targets(registry_);
-    manager_.emplace(DeviceManager::Options{registry_, store_, *executor_, io_threads_});
+    manager_.emplace(DeviceManager::Options{registry_, store_, *executor_, io_});
     EXPECT_TRUE(manager_->start());
     commands_.emplace(*manager_, registry_);
     dispatcher_.emplace(
         *commands_,
-        DaemonHooks{.mount = "/m", .store = "/s.db", .shutdown = [this] { return ask_to_end(); }});
+        DaemonHooks{.mount = "/m", .store = "/s.db", .engine = "auto", .shutdown = [this] { return ask_to_end(); }});
     std::string pattern = std::filesystem::temp_directory_path() / "dmfs-dispatch-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     dir_ = std::filesystem::canonical(pattern);
@@ -94,7 +94,7 @@ class DispatcherTest : public testing::Test {
   TargetRegistry registry_;
   ForgetfulStore store_;
   std::optional<ThreadExecutor> executor_{std::in_place};
-  IoThreads io_threads_;
+  IoService io_;
   std::optional<DeviceManager> manager_;
   std::optional<Commands> commands_;
   std::optional<Dispatcher> dispatcher_;
@@ -111,7 +111,8 @@ TEST_F(DispatcherTest, Version) {
                                  {"protocol", 1},
                                  {"pid", ::getpid()},
                                  {"mount", "/m"},
-                                 {"store", "/s.db"}}));
+                                 {"store", "/s.db"},
+                                 {"engine", "auto"}}));
 }
 
 TEST_F(DispatcherTest, CreateAnswersWithAllThereIsToKnow) {

@@ -50,6 +50,7 @@ only() {  # only HEADER FOLDERS...
 }
 only 'fuse' fs/
 only 'sqlite3' store/
+only 'liburing' core/io/
 only 'CLI/' cli/ fs/
 only 'nlohmann' core/control/ cli/ fs/
 # std::mutex has one home.

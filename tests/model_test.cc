@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "fs/byte_io.h"
+#include "tests/support/every_engine.h"
 #include "tests/support/manager_rig.h"
 
 namespace dmfs::test {
@@ -17,7 +18,7 @@ namespace {
 
 class ModelRun {
  public:
-  explicit ModelRun(uint64_t seed) : random_(seed) {}
+  ModelRun(uint64_t seed, IoService::Options io) : random_(seed), rig_(io) {}
 
   void go(int operations) {
     top_ = volume(2);
@@ -206,16 +207,20 @@ class ModelRun {
   int files_ = 0, volumes_ = 0;
 };
 
-TEST(Model, RandomTablesAndIo) {
+class Model : public EveryEngine {};
+
+TEST_P(Model, RandomTablesAndIo) {
   if (const char* seed = getenv("DMFS_SEED")) {
-    ModelRun(strtoull(seed, nullptr, 10)).go(2000);
+    ModelRun(strtoull(seed, nullptr, 10), options()).go(2000);
     return;
   }
-  for (uint64_t seed = 1; seed <= 40; ++seed) {
-    ModelRun(seed).go(250);
+  uint64_t seeds = options().engine == Engine::Auto && !options().direct ? 40 : 10;
+  for (uint64_t seed = 1; seed <= seeds; ++seed) {
+    ModelRun(seed, options()).go(250);
     ASSERT_FALSE(HasFailure()) << "seed " << seed;
   }
 }
+DM_FOR_EVERY_ENGINE(Model);
 
 }  // namespace
 }  // namespace dmfs::test

@@ -68,7 +68,7 @@ Dispatcher::Reply Dispatcher::version(ParamReader& params, CancelToken&) {
   return json{{"name", "dmfs"},           {"version", kVersion},
               {"driver", kDriverVersion}, {"protocol", kProtocolVersion},
               {"pid", ::getpid()},        {"mount", hooks_.mount},
-              {"store", hooks_.store}};
+              {"store", hooks_.store},    {"engine", hooks_.engine}};
 }
 
 Dispatcher::Reply Dispatcher::create(ParamReader& params, CancelToken&) {

@@ -18,6 +18,7 @@ namespace dmfs {
 struct DaemonHooks {
   std::string mount;  // for `version`
   std::string store;
+  std::string engine;  // how files are read and written, in a line
   // Makes the daemon end, or refuses (EBUSY: in use); must not wait for the end (the server cannot
   // stop on one of its threads).
   std::function<Status()> shutdown;

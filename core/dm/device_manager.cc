@@ -21,7 +21,7 @@ DeviceManager::DeviceManager(Options options)
     : registry_(options.registry),
       store_(options.store),
       executor_(options.executor),
-      io_threads_(options.io_threads) {}
+      io_(options.io) {}
 
 DeviceManager::~DeviceManager() {
   // Tables first, while every device that they lie on is still in the index.

@@ -22,7 +22,7 @@
 #include "core/dm/device_store.h"
 #include "core/dm/mapped_device.h"
 #include "core/dm/table.h"
-#include "core/io/io_threads.h"
+#include "core/io/io_service.h"
 
 namespace dmfs {
 
@@ -45,7 +45,7 @@ class DeviceManager {
     const TargetRegistry& registry;
     DeviceStore& store;
     Executor& executor;            // for removals at the last close
-    IoThreads& io_threads;         // for backing files
+    IoService& io;                 // for backing files
   };
 
   explicit DeviceManager(Options options);
@@ -146,7 +146,7 @@ class DeviceManager {
   const TargetRegistry& registry_;
   DeviceStore& store_;
   Executor& executor_;
-  IoThreads& io_threads_;
+  IoService& io_;
 
   // own synchronisation
   std::atomic<ChangeObserver*> change_observer_{nullptr};

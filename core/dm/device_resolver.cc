@@ -12,7 +12,7 @@
 #include <fmt/format.h>
 
 #include "core/dm/volume_backing.h"
-#include "core/io/file_backing.h"
+#include "core/io/open_backing.h"
 
 namespace dmfs {
 namespace {
@@ -84,8 +84,7 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open_path(const std::string
   } closer{fd};
   int64_t minor = options_.manager.own_minor_of(fd);
   if (minor >= 0) return open_volume(static_cast<uint32_t>(minor), path);
-  DM_TRY(auto file, FileBacking::open(options_.io_threads, fd, path, read_only));
-  return std::unique_ptr<BackingFile>(std::move(file));
+  return open_backing(options_.io, fd, path, read_only);
 }
 
 }  // namespace dmfs

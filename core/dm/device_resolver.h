@@ -14,7 +14,7 @@ class DeviceResolver final : public DeviceOpener {
  public:
   struct Options {
     DeviceManager& manager;
-    IoThreads& io_threads;
+    IoService& io;
     uint32_t self;                                          // whose table it is
     std::string cwd;                                        // for relative paths; may be empty
     std::function<void(uint32_t minor)> before_volume = {}; // called before a volume is opened

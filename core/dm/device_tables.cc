@@ -14,7 +14,7 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
                                                           const TableSpec& spec,
                                                           const std::string& cwd,
                                                           Activator* activator) {
-  DeviceResolver::Options options{*this, io_threads_, device.minor(), cwd};
+  DeviceResolver::Options options{*this, io_, device.minor(), cwd};
   if (activator) {
     options.before_volume = [activator](uint32_t minor) { activator->ensure(minor); };
   }

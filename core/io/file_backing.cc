@@ -7,7 +7,6 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,39 +16,78 @@
 
 #include <fmt/format.h>
 
+#include "core/base/object_pool.h"
+#include "core/io/file_facts.h"
+
 namespace dmfs {
 namespace {
 
 constexpr size_t kMaxSegments = 64;
 constexpr int kMaxExtentsCounted = 1024;
 
-// File systems whose operations wait for something outside this kernel.
-bool is_remote(int fd) {
-  struct statfs fs;
-  if (fstatfs(fd, &fs) != 0) return true;
-  switch (static_cast<uint32_t>(fs.f_type)) {
-    case 0x65735546:  // FUSE
-    case 0x6969:      // NFS
-    case 0xFF534D42:  // CIFS
-    case 0xFE534D42:  // SMB2
-    case 0x517B:      // SMB
-    case 0x01021997:  // 9p
-    case 0x00C36400:  // Ceph
-    case 0x5346414F:  // AFS
-    case 0x0BD00BD0:  // Lustre
-    case 0x47504653:  // GPFS
-    case 0x7461636F:  // OCFS2
-    case 0x01161970:  // GFS2
-      return true;
-    default:
-      return false;
-  }
+Error no_direct_io(const std::string& path) {
+  return Error{EINVAL, fmt::format("'{}': its file system has no O_DIRECT (-o direct_backing)", path)};
 }
 
 }  // namespace
 
-Result<std::unique_ptr<FileBacking>> FileBacking::open(IoThreads& threads, int path_fd,
-                                                       const std::string& path, bool read_only) {
+// A bio on its way through io_uring.
+class FileBacking::Transfer : public UringTransfer {
+ public:
+  static void start(FileBacking& file, Bio& bio) {
+    Transfer& transfer = *ObjectPool<Transfer>::get();
+    transfer.file_ = &file;
+    transfer.bio_ = &bio;
+    transfer.data_ = bio.data;
+    transfer.left_ = bio.bytes();
+    transfer.ended = on_ended;
+    transfer.read = bio.op == Op::Read;
+    transfer.fd = file.fd_;
+    transfer.offset = static_cast<off_t>(bio.sector.bytes());
+    transfer.rw_flags = !transfer.read && (bio.flags & kBioFua) ? RWF_DSYNC : 0;
+    transfer.submit();
+  }
+
+  Transfer* pool_next = nullptr;
+
+ private:
+  static void on_ended(UringTransfer& base, ssize_t result) {
+    static_cast<Transfer&>(base).advance(result);
+  }
+  void submit() {
+    size_t covered = 0;
+    segment_count = static_cast<unsigned>(data_.slice(left_, segments_, covered));
+    segments = segments_.data();
+    file_->service_.uring()->submit(*this);
+  }
+  void advance(ssize_t result) {
+    if (result == -EINTR || result == -EAGAIN) return submit();
+    if (result > 0) {
+      data_.offset += static_cast<size_t>(result);
+      offset += result;
+      left_ -= static_cast<size_t>(result);
+      if (left_ > 0) return submit();
+    }
+    int error = static_cast<int>(result < 0 ? -result : 0);
+    if (result == 0) {
+      if (read) error = file_->check_size(*bio_);
+      if (error == 0) error = EIO;
+    }
+    Bio& bio = *bio_;
+    ObjectPool<Transfer>::put(this);
+    bio.complete(error);
+  }
+
+  FileBacking* file_ = nullptr;
+  Bio* bio_ = nullptr;
+  BioData data_;
+  size_t left_ = 0;
+  std::array<iovec, kMaxSegments> segments_;
+};
+
+Result<std::unique_ptr<FileBacking>> FileBacking::open(IoService& service, int path_fd,
+                                                       const std::string& path,
+                                                       const Options& options) {
   struct stat st;
   if (fstat(path_fd, &st) != 0) return Error{errno, fmt::format("'{}': {}", path, strerror(errno))};
   // Looked at before it is opened: opening a FIFO would block, opening a tape would rewind it.
@@ -59,18 +97,20 @@ Result<std::unique_ptr<FileBacking>> FileBacking::open(IoThreads& threads, int p
                  fmt::format("'{}': neither a regular file nor a block device", path)};
   }
   std::string link = fmt::format("/proc/self/fd/{}", path_fd);
-  int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_LARGEFILE;
+  int flags = (options.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_LARGEFILE;
+  if (options.direct) flags |= O_DIRECT;
   int fd = ::open(link.c_str(), flags);
   if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) fd = ::open(path.c_str(), flags);  // no /proc
   if (fd < 0) {
     int error = errno;
-    bool write_refused = !read_only && (error == EACCES || error == EROFS || error == EPERM);
+    bool write_refused = !options.read_only && (error == EACCES || error == EROFS || error == EPERM);
     if (write_refused && faccessat(AT_FDCWD, link.c_str(), R_OK, AT_EACCESS) == 0) {
       return Error{error, fmt::format("'{}': is read-only; load the table read-only (-r)", path)};
     }
+    if (options.direct && error == EINVAL) return no_direct_io(path);
     return Error{error, fmt::format("'{}': {}", path, strerror(error))};
   }
-  std::unique_ptr<FileBacking> file(new FileBacking(threads, fd, path, read_only));
+  std::unique_ptr<FileBacking> file(new FileBacking(service, fd, path, options));
   struct stat opened;
   if (fstat(fd, &opened) != 0) {
     return Error{errno, fmt::format("'{}': {}", path, strerror(errno))};
@@ -78,21 +118,41 @@ Result<std::unique_ptr<FileBacking>> FileBacking::open(IoThreads& threads, int p
   if (opened.st_dev != st.st_dev || opened.st_ino != st.st_ino) {
     return Error{EAGAIN, fmt::format("'{}': was replaced while it was opened", path)};
   }
-  file->is_block_device_ = S_ISBLK(opened.st_mode);
-  file->device_number_ = file->is_block_device_ ? opened.st_rdev : opened.st_dev;
-  file->id_ = file->is_block_device_ ? FileId{opened.st_rdev, 0}
-                                     : FileId{opened.st_dev, opened.st_ino};
-  file->kind_ = is_remote(fd) ? Kind::Remote : Kind::Local;
-  file->size_at_open_ = file->size();
+  DM_TRY_STATUS(file->learn(opened));
   return file;
 }
 
-FileBacking::FileBacking(IoThreads& threads, int fd, std::string path, bool read_only)
-    : threads_(threads), fd_(fd), path_(std::move(path)), read_only_(read_only) {}
+FileBacking::FileBacking(IoService& service, int fd, std::string path, const Options& options)
+    : service_(service),
+      fd_(fd),
+      path_(std::move(path)),
+      read_only_(options.read_only),
+      direct_(options.direct) {}
 
 FileBacking::~FileBacking() {
-  threads_.drain(*this);
+  service_.threads().drain(*this);
   close(fd_);
+}
+
+Status FileBacking::learn(const struct stat& st) {
+  is_block_device_ = S_ISBLK(st.st_mode);
+  device_number_ = is_block_device_ ? st.st_rdev : st.st_dev;
+  id_ = is_block_device_ ? FileId{st.st_rdev, 0} : FileId{st.st_dev, st.st_ino};
+  file_system_ = is_block_device_ ? FileSystem::Local : file_system_of(fd_);
+  size_at_open_ = size();
+  if (direct_) {
+    direct_alignment_ = find_direct_alignment(fd_, is_block_device_);
+    if (direct_alignment_ == 0) return no_direct_io(path_);
+  }
+  bool inlined = service_.engine() == Engine::Auto || service_.engine() == Engine::Inline;
+  if (file_system_ == FileSystem::Remote) {
+    route_ = Route::Threads;
+  } else if (inlined && (!direct_ || file_system_ == FileSystem::Memory)) {
+    route_ = Route::Inline;
+  } else {
+    route_ = service_.uring() ? Route::Uring : Route::Threads;
+  }
+  return {};
 }
 
 Sectors FileBacking::size() const {
@@ -118,11 +178,14 @@ void FileBacking::set_fault(std::string fault) {
 
 void FileBacking::submit(Bio& bio) {
   int error = 0;
-  if (kind_ == Kind::Local && try_inline(bio, error)) {
-    bio.complete(error);
-  } else {
-    threads_.submit(*this, bio);
+  if (route_ == Route::Inline && try_inline(bio, error)) return bio.complete(error);
+  if (route_ == Route::Threads || !op_has_data(bio.op) || !service_.uring()) {
+    return service_.threads().submit(*this, bio);
   }
+  if (bio.op == Op::Write) {
+    if (int shrunk = check_size(bio)) return bio.complete(shrunk);
+  }
+  Transfer::start(*this, bio);
 }
 
 void FileBacking::perform(Bio& bio) {
@@ -153,20 +216,24 @@ void FileBacking::perform(Bio& bio) {
 }
 
 bool FileBacking::try_inline(Bio& bio, int& error) {
+  bool would_block = false;
+  if (file_system_ == FileSystem::Memory) {
+    if (bio.op == Op::Flush) return true;
+    if (!op_has_data(bio.op)) return false;  // freeing gigabytes takes its time
+    error = transfer(bio, 0, would_block);
+    return true;
+  }
   bool read = bio.op == Op::Read;
-  // Flushes, zeroing and FUA wait for the medium: a thread of the pool does that.
+  // Flushes, zeroing and FUA wait for the medium.
   if (!read && (bio.op != Op::Write || (bio.flags & kBioFua))) return false;
   std::atomic<bool>& nowait = read ? nowait_read_ : nowait_write_;
   if (nowait.load(std::memory_order_relaxed)) {
-    bool would_block = false;
     error = transfer(bio, RWF_NOWAIT, would_block);
-    if (error == EOPNOTSUPP) {
-      nowait.store(false, std::memory_order_relaxed);
-    } else {
-      return !would_block;
-    }
+    if (error != EOPNOTSUPP) return !would_block;
+    nowait.store(false, std::memory_order_relaxed);
   }
-  bool would_block = false;
+  IoService::BlockingInline blocking(service_);
+  if (!blocking) return false;
   error = transfer(bio, 0, would_block);
   return true;
 }

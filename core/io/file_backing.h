@@ -2,6 +2,8 @@
 // A regular file or a block device below a target.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <atomic>
 #include <memory>
 #include <string>
@@ -9,17 +11,23 @@
 #include "core/base/mutex.h"
 #include "core/base/result.h"
 #include "core/io/backing_file.h"
-#include "core/io/io_threads.h"
+#include "core/io/file_facts.h"
+#include "core/io/io_service.h"
 
 namespace dmfs {
 
 class FileBacking final : public BackingFile, private IoQueue {
  public:
+  struct Options {
+    bool read_only = false;
+    bool direct = false;  // O_DIRECT: bios and their memory are aligned to direct_alignment()
+  };
   // `path_fd` is an O_PATH descriptor of what `path` (absolute) names, and stays the caller's. May
   // block (a network file system). Errors: EISDIR, ENOTBLK (neither a regular file nor a block
-  // device), EACCES or EROFS (also: writable wanted, read-only there), with a sentence.
-  static Result<std::unique_ptr<FileBacking>> open(IoThreads& threads, int path_fd,
-                                                   const std::string& path, bool read_only);
+  // device), EACCES or EROFS (also: writable wanted, read-only there), EINVAL (no O_DIRECT there),
+  // with a sentence.
+  static Result<std::unique_ptr<FileBacking>> open(IoService& service, int path_fd,
+                                                   const std::string& path, const Options& options);
   // Nothing may be outstanding.
   ~FileBacking() override;
 
@@ -33,12 +41,19 @@ class FileBacking final : public BackingFile, private IoQueue {
   FileId id() const override { return id_; }
   std::string fault() const override DM_EXCLUDES(fault_mutex_);
 
+  // What offsets, lengths and memory have to be multiples of when opened direct, in bytes.
+  uint32_t direct_alignment() const { return direct_alignment_; }
+
  private:
-  enum class Kind { Local, Remote };  // Remote: may hang, so no thread of the front goes there
-  FileBacking(IoThreads& threads, int fd, std::string path, bool read_only);
+  // Where a read or write goes first. No thread of the front goes to a remote file.
+  enum class Route { Inline, Uring, Threads };
+  class Transfer;
+
+  FileBacking(IoService& service, int fd, std::string path, const Options& options);
+  Status learn(const struct stat& st);
 
   void perform(Bio& bio) override;
-  // Without blocking. True: done, `error` is set.
+  // Without blocking, or for no longer than memory takes. True: done, `error` is set.
   bool try_inline(Bio& bio, int& error);
   int transfer(Bio& bio, int rw_flags, bool& would_block);
   int write_zeroes(Bio& bio);
@@ -47,12 +62,15 @@ class FileBacking final : public BackingFile, private IoQueue {
   void set_fault(std::string fault) DM_EXCLUDES(fault_mutex_);
 
   // constant after construction
-  IoThreads& threads_;
+  IoService& service_;
   const int fd_;
   const std::string path_;
   const bool read_only_;
+  const bool direct_;
   bool is_block_device_ = false;
-  Kind kind_ = Kind::Local;
+  FileSystem file_system_ = FileSystem::Local;
+  Route route_ = Route::Inline;
+  uint32_t direct_alignment_ = 0;
   uint64_t device_number_ = 0;
   FileId id_;
   Sectors size_at_open_;

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 
+import engines
 import loop
 import neighbour
 import rates
@@ -18,7 +19,7 @@ import volumes
 from processes import BenchError, mounts_below, run
 
 MODES = {"table": rates.run, "striped": striped.run, "loop": loop.run,
-         "neighbour": neighbour.run, "volumes": volumes.run}
+         "neighbour": neighbour.run, "volumes": volumes.run, "engines": engines.run}
 MIB = 1 << 20
 
 
@@ -111,6 +112,7 @@ def parse():
                        ("loop", "ext4 on a loop device over dmfs, floor and qemu (root)"),
                        ("neighbour", "a volume beside one that is held, hangs or is busy (root)"),
                        ("volumes", "10,000 volumes, and a table of 100,000 targets"),
+                       ("engines", "the ways of reading and writing files, on a disk"),
                        ("all", "all of these")):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     add("--rounds", type=int, default=3, help="default 3")

@@ -31,7 +31,7 @@ for depth in 1 32; do
   verify b1m --rw=write --bs=1m --iodepth=$depth --ioengine=libaio --direct=1
 done
 say "mixed reads and writes of odd sizes"
-verify mixed --rw=randrw --bssplit=512/20:1536/20:4k/20:20k/20:100k/20 --blockalign=512 --io_size=8m \
+verify mixed --rw=randrw --bssplit=512/20:1536/20:4k/20:20k/20:100k/20 --blockalign=512 --serialize_overlap=1 --io_size=8m \
   --iodepth=16 --ioengine=libaio --direct=1
 say "bytes that are not sectors"
 verify unaligned --rw=write --bs=1000 --io_size=400k --ioengine=psync --size=400k --offset=333

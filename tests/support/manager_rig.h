@@ -18,7 +18,7 @@ namespace dmfs::test {
 
 class ManagerRig {
  public:
-  ManagerRig() { begin(); }
+  explicit ManagerRig(IoService::Options io_options = {}) : io_options_(io_options) { begin(); }
   ~ManagerRig() { end(); }
 
   TempDir& dir() { return dir_; }
@@ -87,10 +87,10 @@ class ManagerRig {
 
  private:
   void begin() {
-    io_threads_ = std::make_unique<IoThreads>();
+    io_ = std::make_unique<IoService>(io_options_);
     executor_ = std::make_unique<ThreadExecutor>();
     manager_ = std::make_unique<DeviceManager>(
-        DeviceManager::Options{builtin_registry(), store_, *executor_, *io_threads_});
+        DeviceManager::Options{builtin_registry(), store_, *executor_, *io_});
     commands_ = std::make_unique<Commands>(*manager_, builtin_registry());
     EXPECT_TRUE(manager_->start());
     settle();
@@ -101,13 +101,14 @@ class ManagerRig {
     commands_.reset();
     manager_.reset();
     executor_.reset();
-    io_threads_.reset();
+    io_.reset();
   }
 
+  const IoService::Options io_options_;
   TempDir dir_;
   MapStore store_;
   CancelToken never_;
-  std::unique_ptr<IoThreads> io_threads_;
+  std::unique_ptr<IoService> io_;
   std::unique_ptr<ThreadExecutor> executor_;
   std::unique_ptr<DeviceManager> manager_;
   std::unique_ptr<Commands> commands_;

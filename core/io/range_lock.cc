@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "fs/range_lock.h"
+#include "core/io/range_lock.h"
 
 #include <cassert>
 

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads and writes through io_uring. A few rings, each with one thread that alone submits to it and
+// reaps it: a request must not hang on the life of the thread that asked for it (the kernel cancels
+// what a thread that ends has submitted), and what comes while the thread is busy goes to the kernel
+// in one batch.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <memory>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace dmfs {
+
+// One read or write of a file. Belongs to the caller, who keeps it and the memory until `ended`.
+struct UringTransfer {
+  // Called once, on a thread of the ring, no lock held: how many bytes (perhaps fewer than asked
+  // for), or a negative errno. May submit the transfer again.
+  void (*ended)(UringTransfer& transfer, ssize_t result) = nullptr;
+  bool read = true;
+  int fd = -1;
+  const iovec* segments = nullptr;
+  unsigned segment_count = 0;
+  off_t offset = 0;
+  int rw_flags = 0;  // RWF_*
+  UringTransfer* next = nullptr;  // the ring's
+};
+
+class Uring {
+ public:
+  // ENOSYS or EPERM where io_uring is forbidden, ENOMEM...
+  static Result<std::unique_ptr<Uring>> create();
+  ~Uring();  // nothing is outstanding
+  Uring(const Uring&) = delete;
+  Uring& operator=(const Uring&) = delete;
+
+  // Any thread; never blocks.
+  void submit(UringTransfer& transfer);
+
+ private:
+  class Ring;
+  Uring();
+
+  std::vector<std::unique_ptr<Ring>> rings_;  // constant after create()
+};
+
+}  // namespace dmfs
