@@ -343,7 +343,8 @@ TEST_F(DmctlTest, DevicesByPath) {
   answers(info("lin"));
   dmctl({"info", "/dev/dm-7"});
   EXPECT_EQ(sent_[0], R"(status {"minor":7})");
-  json version = {{"driver", "4.47.0"}, {"mount", "/some/mount"}, {"pid", 1}};
+  json version = {{"driver", "4.47.0"}, {"mount", "/some/mount"}, {"store", "/s.db"},
+                  {"engine", "auto"},   {"pid", 1}};
   answers(version);
   answers(info("lin"));
   dmctl({"info", "/some/mount/lin"});
@@ -408,9 +409,16 @@ TEST_F(DmctlTest, SetGeometry) {
 }
 
 TEST_F(DmctlTest, Versions) {
-  answers({{"driver", "4.47.0"}, {"mount", "/m"}, {"pid", 1}});
+  json version = {{"driver", "4.47.0"}, {"mount", "/m"}, {"store", "/s.db"},
+                  {"engine", "auto: inline"}, {"pid", 1}};
+  answers(version);
   dmctl({"version"});
   EXPECT_EQ(out_, "Library version:   0.1.0 (dmfs)\nDriver version:    4.47.0\n");
+  answers(version);
+  dmctl({"version", "-v"});
+  EXPECT_EQ(out_,
+            "Library version:   0.1.0 (dmfs)\nDriver version:    4.47.0\nEngine:            auto: inline\n"
+            "Mount:             /m\nStore:             /s.db\nDaemon's process:  1\n");
   json targets = {{"targets", {{{"name", "linear"}, {"version", {1, 4, 0}}}}}};
   answers(targets);
   dmctl({"targets"});

@@ -7,7 +7,8 @@ import time
 from xml.sax.saxutils import escape
 
 COLOURS = {"floor": "#9aa0a6", "qemu-storage-daemon": "#e8833a", "nbdfuse": "#5aa469",
-           "dmfs": "#3367d6"}
+           "dmfs": "#3367d6", "auto": "#3367d6", "inline": "#5aa469", "threads": "#e8833a",
+           "io_uring": "#8e5bb5"}
 
 
 def median(values):
