@@ -18,6 +18,7 @@
 #include <memory>
 #include <thread>
 
+#include "core/base/clock.h"
 #include "core/base/executor.h"
 #include "core/control/dispatcher.h"
 #include "core/control/server.h"
@@ -153,9 +154,10 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
                 // At most half of the threads that receive may wait for a file.
                 .max_blocking_inline = threads / 2});
   DM_TRY_STATUS(io.status());
+  SystemClock clock;
   auto executor = std::make_unique<ThreadExecutor>();
   auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
-      .registry = registry, .store = *store, .executor = *executor, .io = io});
+      .registry = registry, .store = *store, .executor = *executor, .io = io, .clock = clock});
   DM_TRY_STATUS(manager->start());
   for (const DeviceInfo& info : manager->infos()) {
     if (info.not_activated.empty()) continue;

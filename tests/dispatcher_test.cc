@@ -38,7 +38,7 @@ class DispatcherTest : public testing::Test {
  protected:
   DispatcherTest() {
     register_builtin_targets(registry_);
-    manager_.emplace(DeviceManager::Options{registry_, store_, *executor_, io_});
+    manager_.emplace(DeviceManager::Options{registry_, store_, *executor_, io_, clock_});
     EXPECT_TRUE(manager_->start());
     commands_.emplace(*manager_, registry_);
     dispatcher_.emplace(
@@ -95,6 +95,7 @@ class DispatcherTest : public testing::Test {
   ForgetfulStore store_;
   std::optional<ThreadExecutor> executor_{std::in_place};
   IoService io_;
+  SystemClock clock_;
   std::optional<DeviceManager> manager_;
   std::optional<Commands> commands_;
   std::optional<Dispatcher> dispatcher_;

@@ -12,7 +12,8 @@ namespace dmfs::test {
 namespace {
 
 Result<std::unique_ptr<Table>> build(TestOpener& opener, const std::string& text) {
-  Table::Options options{builtin_registry(), opener};
+  static FakeClock clock;  // outlives what it builds
+  Table::Options options{builtin_registry(), opener, clock};
   return Table::build(parse_table(text), options);
 }
 

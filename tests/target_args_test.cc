@@ -150,8 +150,9 @@ class Opener final : public DeviceOpener {
 
 TEST_F(TargetArgsTest, AreRefusedOnADeviceThatIsTooSmall) {
   Opener opener;
+  FakeClock clock;
   auto load = [&](uint64_t length, const char* type, const char* params) {
-    auto table = Table::build({{{{0}, {length}, type, params}}}, {registry_, opener});
+    auto table = Table::build({{{{0}, {length}, type, params}}}, {registry_, opener, clock});
     return table ? std::string("accepted") : table.error().message;
   };
   EXPECT_EQ(load(8, "linear", "/dev/ram0 2040"), "accepted");

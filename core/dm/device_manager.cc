@@ -21,7 +21,8 @@ DeviceManager::DeviceManager(Options options)
     : registry_(options.registry),
       store_(options.store),
       executor_(options.executor),
-      io_(options.io) {}
+      io_(options.io),
+      clock_(options.clock) {}
 
 DeviceManager::~DeviceManager() {
   // Tables first, while every device that they lie on is still in the index.

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/base/executor.h"
 #include "core/base/mutex.h"
 #include "core/base/result.h"
@@ -46,6 +47,7 @@ class DeviceManager {
     DeviceStore& store;
     Executor& executor;            // for removals at the last close
     IoService& io;                 // for backing files
+    Clock& clock;                  // for targets
   };
 
   explicit DeviceManager(Options options);
@@ -147,6 +149,7 @@ class DeviceManager {
   DeviceStore& store_;
   Executor& executor_;
   IoService& io_;
+  Clock& clock_;
 
   // own synchronisation
   std::atomic<ChangeObserver*> change_observer_{nullptr};

@@ -19,7 +19,7 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
     options.before_volume = [activator](uint32_t minor) { activator->ensure(minor); };
   }
   DeviceResolver resolver(std::move(options));
-  Table::Options table_options{registry_, resolver};
+  Table::Options table_options{registry_, resolver, clock_};
   // A table lives no longer than its device, save in the hands of a reader, who raises nothing.
   table_options.raise_event = [&device] { device.events().raise(); };
   DM_TRY(auto table, Table::build(spec, table_options));

@@ -16,15 +16,16 @@ constexpr size_t kMaxEntriesCounted = 1024;
 
 class Table::Context final : public TargetContext {
  public:
-  Context(Table& table, Sectors begin, Sectors length, const std::function<void()>& raise_event)
-      : table_(table), begin_(begin), length_(length), raise_event_(raise_event) {}
+  Context(Table& table, Sectors begin, Sectors length, Clock& clock)
+      : table_(table), begin_(begin), length_(length), clock_(clock) {}
 
   Sectors begin() const override { return begin_; }
   Sectors length() const override { return length_; }
   bool read_only() const override { return table_.read_only_; }
   void raise_event() override {
-    if (raise_event_) raise_event_();
+    if (table_.raise_event_) table_.raise_event_();
   }
+  Clock& clock() override { return clock_; }
 
   Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
     if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
@@ -82,7 +83,7 @@ class Table::Context final : public TargetContext {
   Table& table_;
   const Sectors begin_;
   const Sectors length_;
-  const std::function<void()>& raise_event_;
+  Clock& clock_;
   DeviceOpener* opener_ = nullptr;
   std::map<std::string, BackingFile*>* opened_ = nullptr;
   std::map<FileId, BackingFile*>* by_id_ = nullptr;
@@ -131,8 +132,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
                                        line.type, line.start.n, at.n)};
     }
     DM_TRY(auto words, split_args(line.params));
-    auto context =
-        std::make_unique<Context>(*table, line.start, line.length, table->raise_event_);
+    auto context = std::make_unique<Context>(*table, line.start, line.length, options.clock);
     context->begin_create(options.opener, opened, by_id);
     DM_TRY(auto target, type->create(*context, words));
     DM_TRY_STATUS(context->end_create());

@@ -28,6 +28,7 @@ class Table {
   struct Options {
     const TargetRegistry& registry;
     DeviceOpener& opener;                   // used only while the table is built
+    Clock& clock;                           // for the life of the table
     std::function<void()> raise_event = {}; // any thread, for the life of the table
   };
 

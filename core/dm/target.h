@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/base/args.h"
+#include "core/base/clock.h"
 #include "core/base/registry.h"
 #include "core/base/result.h"
 #include "core/base/units.h"
@@ -64,6 +65,10 @@ class TargetContext {
 
   // Raises the device's event number and wakes `wait`. Any thread, any time, no lock needed.
   virtual void raise_event() = 0;
+
+  // What time it is, and work for later. Any thread. A target's destructor makes sure that nothing
+  // of it still runs or will (Clock::cancel_and_wait).
+  virtual Clock& clock() = 0;
 };
 
 class Target {

@@ -113,7 +113,7 @@ Result<std::unique_ptr<BackingFile>> Opener::open(const std::string& word, bool)
 
 Device::Device(const TableSpec& spec, MappedDevice* below) {
   Opener opener(below);
-  auto table = Table::build(spec, {registry(), opener});
+  auto table = Table::build(spec, {registry(), opener, clock_});
   if (!table) give_up(table.error());
   CancelToken never;
   std::shared_ptr<Table> replaced;

@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "core/base/clock.h"
 #include "core/dm/mapped_device.h"
 #include "core/dm/table.h"
 
@@ -60,6 +61,7 @@ class Device {
   const Table& table() const { return *table_; }
 
  private:
+  SystemClock clock_;
   MappedDevice device_{0};
   std::shared_ptr<const Table> table_;  // shared with the device
 };

@@ -127,7 +127,7 @@ HeldFile& Rig::file(const std::string& name, uint64_t sectors) { return opener_.
 Status Rig::load(const std::string& text, bool read_only) {
   TableSpec spec = parse_table(text);
   spec.read_only = read_only;
-  Table::Options options{builtin_registry(), opener_};
+  Table::Options options{builtin_registry(), opener_, clock_};
   options.raise_event = [this] { device_->events().raise(); };
   DM_TRY(auto table, Table::build(spec, options));
   std::shared_ptr<Table> replaced;

@@ -13,6 +13,7 @@
 #include "core/dm/mapped_device.h"
 #include "core/dm/table.h"
 #include "core/targets/builtin.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/held_file.h"
 
 namespace dmfs::test {
@@ -67,6 +68,7 @@ class Rig {
   // A new file that completes inline until hold(true).
   HeldFile& file(const std::string& name, uint64_t sectors);
   HeldFile& file(const std::string& name) { return opener_.at(name); }
+  FakeClock& clock() { return clock_; }
   MappedDevice& device() { return *device_; }
 
   Status load(const std::string& text, bool read_only = false);
@@ -84,6 +86,7 @@ class Rig {
   Status commit();
   std::shared_ptr<TestBio> submit(std::shared_ptr<TestBio> bio);
 
+  FakeClock clock_;
   TestOpener opener_;
   std::unique_ptr<MappedDevice> device_;
   std::vector<std::shared_ptr<TestBio>> bios_;

@@ -10,6 +10,7 @@
 #include "core/base/executor.h"
 #include "core/dm/commands.h"
 #include "core/dm/device_manager.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/harness.h"
 #include "tests/support/map_store.h"
 #include "tests/support/temp_dir.h"
@@ -22,6 +23,7 @@ class ManagerRig {
   ~ManagerRig() { end(); }
 
   TempDir& dir() { return dir_; }
+  FakeClock& clock() { return clock_; }
   MapStore& store() { return store_; }
   DeviceManager& manager() { return *manager_; }
   Commands& commands() { return *commands_; }
@@ -90,7 +92,7 @@ class ManagerRig {
     io_ = std::make_unique<IoService>(io_options_);
     executor_ = std::make_unique<ThreadExecutor>();
     manager_ = std::make_unique<DeviceManager>(
-        DeviceManager::Options{builtin_registry(), store_, *executor_, *io_});
+        DeviceManager::Options{builtin_registry(), store_, *executor_, *io_, clock_});
     commands_ = std::make_unique<Commands>(*manager_, builtin_registry());
     EXPECT_TRUE(manager_->start());
     settle();
@@ -105,6 +107,7 @@ class ManagerRig {
   }
 
   const IoService::Options io_options_;
+  FakeClock clock_;
   TempDir dir_;
   MapStore store_;
   CancelToken never_;

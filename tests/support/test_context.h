@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/dm/target.h"
+#include "tests/support/fake_clock.h"
 #include "tests/support/held_file.h"
 
 namespace dmfs::test {
@@ -50,11 +51,13 @@ class TestContext : public TargetContext {
     return static_cast<BackingFile*>(found->second.get());
   }
   void raise_event() override { ++events_; }
+  FakeClock& clock() override { return clock_; }
 
  private:
   const Sectors begin_, length_;
   std::map<std::string, std::unique_ptr<HeldFile>> devices_;
   std::vector<Opened> opened_;
+  FakeClock clock_;
   std::atomic<unsigned> events_{0};
 };
 
