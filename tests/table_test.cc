@@ -167,6 +167,33 @@ TEST(Flush, GoesToEveryTargetAndSlot) {
   EXPECT_EQ(failed->error(), EOPNOTSUPP);
 }
 
+TEST(Sense, GoesWithTheErrorThatIsKept) {
+  const Sense medium{3, 0x11, 0, true}, hardware{4, 0x44, 0, true};
+  Rig rig;
+  HeldFile& a = rig.file("a", 100);
+  HeldFile& b = rig.file("b", 100);
+  ASSERT_TRUE(rig.load("0 10 linear a 0\n10 10 linear b 0"));
+  ASSERT_TRUE(rig.resume());
+  a.hold(true);
+  b.hold(true);
+  auto first = rig.write(5, 10);
+  b.complete_next(EIO, medium);
+  a.complete_next(ENOSPC, hardware);
+  EXPECT_EQ(first->error(), EIO);
+  EXPECT_EQ(first->sense, medium);
+  auto superseded = rig.send(Op::Flush);
+  a.complete_next(EIO, medium);
+  b.complete_next(EOPNOTSUPP);
+  EXPECT_EQ(superseded->error(), EOPNOTSUPP);
+  EXPECT_EQ(superseded->sense, Sense());
+  // Clones are used again: what they knew of an error is gone.
+  auto fine = rig.write(5, 10);
+  a.complete_next();
+  b.complete_next();
+  EXPECT_EQ(fine->error(), 0);
+  EXPECT_EQ(fine->sense, Sense());
+}
+
 TEST(Discard, FansOutAndRefuses) {
   Rig rig;
   HeldFile& a = rig.file("a", 100);

@@ -14,7 +14,7 @@ DmIo& DmIo::begin(MappedDevice& device, Bio& bio, InFlight::Shard shard) {
   io.device = &device;
   io.original = &bio;
   io.remaining.store(1, std::memory_order_relaxed);
-  io.error.store(0, std::memory_order_relaxed);
+  io.outcome.store({}, std::memory_order_relaxed);
   io.requeue.store(false, std::memory_order_relaxed);
   io.shard = shard;
   io.first_used = false;
@@ -46,6 +46,7 @@ void DmIo::send(const Table::Entry& entry, Sectors sector, Sectors count, uint64
   clone.data.offset += skip_bytes;
   clone.dev = nullptr;
   clone.pid = original->pid;
+  clone.mark = 0;
   clone.reset();
   remaining.fetch_add(1, std::memory_order_relaxed);
 
@@ -59,7 +60,7 @@ void DmIo::send(const Table::Entry& entry, Sectors sector, Sectors count, uint64
       requeue.store(true, std::memory_order_relaxed);
       break;
     case MapResult::Kill:
-      record(EIO);
+      record(EIO, clone.sense);
       break;
   }
   free_clone(clone);
@@ -70,7 +71,9 @@ void DmIo::clone_ended(Bio& bio) {
   auto& clone = static_cast<Clone&>(bio);
   DmIo& io = *clone.io;
   int error = clone.status;
+  Sense sense = clone.sense;
   clone.reset();  // before end_io: a target that keeps the clone may complete it again at once
+  clone.sense = sense;
   switch (clone.entry->target->end_io(clone, error)) {
     case EndIo::Incomplete:
       return;
@@ -78,18 +81,18 @@ void DmIo::clone_ended(Bio& bio) {
       io.requeue.store(true, std::memory_order_relaxed);
       break;
     case EndIo::Done:
-      if (error) io.record(error);
+      if (error) io.record(error, clone.sense);
       break;
   }
   io.free_clone(clone);
   io.put();
 }
 
-void DmIo::record(int new_error) {
-  int none = 0;
-  if (error.compare_exchange_strong(none, new_error, std::memory_order_relaxed)) return;
-  if (original->op == Op::Flush && new_error == EOPNOTSUPP) {
-    error.store(EOPNOTSUPP, std::memory_order_relaxed);
+void DmIo::record(int error, Sense sense) {
+  Outcome none;
+  if (outcome.compare_exchange_strong(none, {error, sense}, std::memory_order_relaxed)) return;
+  if (original->op == Op::Flush && error == EOPNOTSUPP) {
+    outcome.store({error, sense}, std::memory_order_relaxed);
   }
 }
 
@@ -164,7 +167,7 @@ void MappedDevice::start(Bio& bio, InFlight::Shard shard) {
 
 void MappedDevice::finish(DmIo& io) {
   Bio& bio = *io.original;
-  int error = io.error.load(std::memory_order_relaxed);
+  DmIo::Outcome outcome = io.outcome.load(std::memory_order_relaxed);
   bool requeue = io.requeue.load(std::memory_order_relaxed);
   InFlight::Shard shard = io.shard;
   ObjectPool<DmIo>::put(&io);
@@ -172,7 +175,9 @@ void MappedDevice::finish(DmIo& io) {
   bool pushed = requeue && push_back(bio);
   // Counted out before it completes: until then the submitter keeps this device alive.
   in_flight_.leave(shard);
-  if (!pushed) bio.complete(requeue ? EIO : error);
+  if (pushed) return;
+  if (requeue) outcome = {EIO, {}};
+  bio.complete(outcome.error, outcome.sense);
 }
 
 bool MappedDevice::push_back(Bio& bio) {

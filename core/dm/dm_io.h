@@ -31,7 +31,8 @@ struct DmIo {
   // Makes a clone for `entry` and gives it to the target.
   void send(const Table::Entry& entry, Sectors sector, Sectors count, uint64_t skip_bytes,
             uint16_t slot);
-  void record(int error);
+  // Keeps the error and its sense if none was kept before.
+  void record(int error, Sense sense = {});
   // Takes one off `remaining`; the last one finishes the bio.
   void put();
 
@@ -40,7 +41,12 @@ struct DmIo {
   MappedDevice* device = nullptr;
   Bio* original = nullptr;
   std::atomic<uint32_t> remaining{0};
-  std::atomic<int> error{0};          // the first, save that EOPNOTSUPP of a flush supersedes
+  // An errno and its sense, which change together.
+  struct Outcome {
+    int error = 0;
+    Sense sense;
+  };
+  std::atomic<Outcome> outcome{};     // the first, save that EOPNOTSUPP of a flush supersedes
   std::atomic<bool> requeue{false};   // supersedes any error
   InFlight::Shard shard = 0;
   bool first_used = false;

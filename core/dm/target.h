@@ -25,7 +25,7 @@ enum class MapResult {
   Submitted,  // the target keeps it and completes it later (or has completed it already)
   Remapped,   // clone.remap() was called; the core sends it to the backing file
   Requeue,    // push the original bio back (only within a noflush suspend; EIO otherwise)
-  Kill,       // EIO
+  Kill,       // EIO, with what clone.sense says
 };
 
 // What end_io() answers when a remapped clone has ended.
@@ -78,8 +78,8 @@ class Target {
   // Any thread; many at a time; never blocks. `bio.sector` still counts from the start of the
   // mapped device. A flush, discard or write-zeroes clone carries its slot.
   virtual MapResult map(Bio& bio) = 0;
-  // A clone that map() remapped, or took and completed, has ended with `error`, which may be
-  // changed. Any thread.
+  // A clone that map() remapped, or took and completed, has ended with `error` (and bio.sense),
+  // which may be changed. Any thread.
   virtual EndIo end_io(Bio& bio, int& error) { (void)bio; (void)error; return EndIo::Done; }
 
   // The parameters as `dmctl table` prints them; create() accepts them again.

@@ -25,8 +25,9 @@ struct WatchedBio : Bio {
   void pass_up() {
     Bio& above = *original;
     int error = status;
+    Sense error_sense = sense;
     ObjectPool<WatchedBio>::put(this);
-    above.complete(error);
+    above.complete(error, error_sense);
   }
 
   Bio* original = nullptr;

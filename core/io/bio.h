@@ -31,6 +31,16 @@ enum BioFlags : uint8_t {
   kBioPreflush = 2,   // everything that completed before is on stable storage first
 };
 
+// What a SCSI device says about an error, beside the errno: kept where a target or a path knows it,
+// for hardware handlers to decode. The values are the standard's.
+struct Sense {
+  uint8_t key = 0;   // 4 bits: 3 is a medium error
+  uint8_t asc = 0;   // additional sense code
+  uint8_t ascq = 0;  // its qualifier
+  bool valid = false;
+  bool operator==(const Sense&) const = default;
+};
+
 // The memory of a bio: a list of segments, entered at a byte offset. The list is shared by a bio
 // and all its clones, which only move the offset; the length is the bio's own.
 struct BioData {
@@ -58,11 +68,13 @@ class Bio {
   Bio(const Bio&) = delete;
   Bio& operator=(const Bio&) = delete;
 
-  // Ends the bio with a positive errno, or 0. Calls end_io, after which the bio may be gone.
-  void complete(int error) {
+  // Ends the bio with a positive errno and what sense there is of it, or 0. Calls end_io, after
+  // which the bio may be gone.
+  void complete(int error, Sense sense_data = {}) {
     assert(!completed_ && "a bio completes once");
     completed_ = true;
     status = error;
+    sense = sense_data;
     end_io(*this);
   }
   // Points a clone at a backing file (what map() does before it answers Remapped).
@@ -74,6 +86,7 @@ class Bio {
   void reset() {
     completed_ = false;
     status = 0;
+    sense = {};
   }
   size_t bytes() const { return static_cast<size_t>(count.bytes()); }
 
@@ -81,6 +94,8 @@ class Bio {
   uint8_t flags = 0;         // BioFlags
   uint16_t slot = 0;         // which of a target's num_flush_bios/num_discard_bios this clone is
   int status = 0;            // positive errno, valid in end_io
+  Sense sense;               // of that error
+  uint32_t mark = 0;         // of a clone: the target's own, from map() to end_io()
   Sectors sector;            // first sector, on the device that the bio is sent to
   Sectors count;             // 0 for a flush
   BioData data;              // for reads and writes

@@ -158,7 +158,7 @@ bool HeldFile::wait_held(size_t count) const {
   return true;
 }
 
-bool HeldFile::complete_at(size_t index, int error) {
+bool HeldFile::complete_at(size_t index, int error, Sense sense) {
   Bio* bio = nullptr;
   {
     MutexLock lock(hold_mutex_);
@@ -166,7 +166,7 @@ bool HeldFile::complete_at(size_t index, int error) {
     bio = held_[index];
     held_.erase(held_.begin() + static_cast<ptrdiff_t>(index));
   }
-  bio->complete(error != 0 ? error : perform(*bio));
+  bio->complete(error != 0 ? error : perform(*bio), sense);
   return true;
 }
 

@@ -102,8 +102,8 @@ class HeldFile : public MemoryFile {
 
   // Ends the oldest bio, or the `index`-th: does its work if `error` is 0, then completes it on
   // this thread. False when there is none.
-  bool complete_next(int error = 0) { return complete_at(0, error); }
-  bool complete_at(size_t index, int error = 0);
+  bool complete_next(int error = 0, Sense sense = {}) { return complete_at(0, error, sense); }
+  bool complete_at(size_t index, int error = 0, Sense sense = {});
   // Ends all, also those that arrive while it does so; returns how many.
   size_t complete_all(int error = 0);
 

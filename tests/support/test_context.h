@@ -91,6 +91,8 @@ class TargetDriver {
     if (limits_.num_write_zeroes_bios == 0) return EOPNOTSUPP;
     return slots(Op::WriteZeroes, at, count, limits_.num_write_zeroes_bios);
   }
+  // What came with the last error.
+  Sense sense() const { return sense_; }
   // Clones that came back Remapped.
   unsigned remapped() const { return remapped_; }
 
@@ -115,7 +117,7 @@ class TargetDriver {
       clone.sector = context_.begin() + at + done;
       clone.count = {count};
       clone.data = {&segment, 1, static_cast<size_t>(done.bytes())};
-      int result = send(clone);
+      int result = send_noting_sense(clone);
       if (error == 0) error = result;
       done += Sectors{count};
     }
@@ -130,12 +132,17 @@ class TargetDriver {
       clone.slot = slot;
       clone.sector = context_.begin() + at;
       clone.count = count;
-      int result = send(clone);
+      int result = send_noting_sense(clone);
       if (error == 0) error = result;
     }
     return error;
   }
 
+  int send_noting_sense(Clone& clone) {
+    int result = send(clone);
+    if (result != 0) sense_ = clone.sense;
+    return result;
+  }
   int send(Clone& clone) {
     switch (target_.map(clone)) {
       case MapResult::Submitted:
@@ -163,6 +170,7 @@ class TargetDriver {
   const TargetContext& context_;
   const IoLimits limits_;
   unsigned remapped_ = 0;
+  Sense sense_;
 };
 
 }  // namespace dmfs::test
