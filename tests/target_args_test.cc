@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table lines of linear, striped, unstriped, zero and error: what the kernel refuses, what it
+// The table lines of the built-in targets: what the kernel refuses, what it
 // accepts and prints, and the lines of the manual.
 #include <fstream>
 #include <set>
@@ -24,6 +24,22 @@ struct Refusal {
 // golden/b-errors, with a, b, c for /dev/ram0, 1, 2; and our own limits.
 const Refusal kRefusals[] = {
     {8, "zero", "extra", EINVAL, "zero: No arguments required: 'extra'"},
+    {8, "error", "two words", EINVAL, "error: Invalid device sector: 'words'"},
+    {8, "error", "nosuch 0", ENOENT,
+     "error: Device lookup failed: 'nosuch': No such file or directory"},
+    {8, "dust", "", EINVAL, "dust: Invalid argument count"},
+    {8, "dust", "a 0", EINVAL, "dust: Invalid argument count"},
+    {8, "dust", "a 0 512 512", EINVAL, "dust: Invalid argument count: '512'"},
+    {8, "dust", "a 0 513", EINVAL, "dust: Block size must be a power of 2: '513'"},
+    {8, "dust", "a 0 256", EINVAL, "dust: Block size must be at least 512: '256'"},
+    {8, "dust", "a 0 0", EINVAL, "dust: Invalid block size parameter: '0'"},
+    {8, "dust", "a 0 x", EINVAL, "dust: Invalid block size parameter: 'x'"},
+    {8, "dust", "a 0 4294967296", EINVAL, "dust: Invalid block size parameter: '4294967296'"},
+    {7, "dust", "a 0 4096", EINVAL, "dust: Block size is too large: '4096'"},
+    {1ull << 40, "dust", "a 0 2147483648", EINVAL, "dust: Block size is too large: '2147483648'"},
+    {8, "dust", "a x 512", EINVAL, "dust: Invalid device offset sector: 'x'"},
+    {8, "dust", "nosuch 0 512", ENOENT,
+     "dust: Device lookup failed: 'nosuch': No such file or directory"},
     {8, "linear", "", EINVAL, "linear: Invalid argument count"},
     {8, "linear", "a", EINVAL, "linear: Invalid argument count"},
     {8, "linear", "a 0 00", EINVAL, "linear: Invalid argument count: '00'"},
@@ -111,7 +127,12 @@ struct Accepted {
 };
 
 const Accepted kAccepted[] = {
-    {8, "error", "extra words", "", ""},
+    {8, "error", "extra", "", ""},
+    {8, "error", "a 0 extra", "", ""},
+    {8, "error", "a 2040", "", ""},
+    {8, "dust", "a 0 4096", "a 0 4096", "a bypass verbose"},
+    {2048, "dust", "a 5 00512", "a 5 512", "a bypass verbose"},
+    {2097152, "dust", "a 0 1073741824", "a 0 1073741824", "a bypass verbose"},
     {9007199254740992, "zero", "", "", ""},
     {8, "linear", "a 2040", "a 2040", ""},
     // Too small for the target: the table's business, after create() has asked for the range.
@@ -167,6 +188,8 @@ TEST_F(TargetArgsTest, AreRefusedOnADeviceThatIsTooSmall) {
       {8, "linear", "/dev/ram0 18446744073709551615",
        "start=18446744073709551615, len=8, dev_size=2048"},
       {8192, "striped", "2 16 /dev/ram0 0 /dev/ram1 0", "start=0, len=4096, dev_size=2048"},
+      {8, "dust", "/dev/ram0 2041 512", "start=2041, len=8, dev_size=2048"},
+      {8, "error", "/dev/ram0 2041", "start=2041, len=8, dev_size=2048"},
   };
   for (const auto& [length, type, params, range] : small) {
     std::string message = load(length, type, params);

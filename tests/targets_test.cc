@@ -95,7 +95,8 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
     all += name + ' ' + std::to_string(major) + '.' + std::to_string(minor) + '.' +
            std::to_string(patch) + '\n';
   }
-  EXPECT_EQ(all, "error 1.5.0\nlinear 1.4.0\nstriped 1.6.0\nunstriped 1.1.0\nzero 1.1.0\n");
+  EXPECT_EQ(all,
+            "dust 1.0.0\nerror 1.5.0\nlinear 1.4.0\nstriped 1.6.0\nunstriped 1.1.0\nzero 1.1.0\n");
 }
 
 TEST_F(TargetsTest, AskForTheRangeThatTheyUse) {
