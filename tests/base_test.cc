@@ -65,6 +65,13 @@ TEST(QuoteArg, RoundTripsEveryWord) {
   }
 }
 
+TEST(SameWord, IgnoresTheCaseOfTheFirst) {
+  EXPECT_TRUE(same_word("Drop_Writes", "drop_writes"));
+  EXPECT_TRUE(same_word("", ""));
+  EXPECT_FALSE(same_word("drop_write", "drop_writes"));
+  EXPECT_FALSE(same_word("drop@writes", "drop`writes"));
+}
+
 TEST(ParseU64, TakesDecimalDigitsOnly) {
   uint64_t value = 1;
   EXPECT_TRUE(parse_u64("0", value));

@@ -224,7 +224,9 @@ TEST_F(TargetArgsTest, AreInTheManualWithLinesThatParse) {
     for (const std::string& word : *words) context.add_device(word, {1 << 20});
     auto made = type->create(context, std::span(*words).subspan(3));
     ASSERT_TRUE(made) << line << ": " << made.error().message;
-    EXPECT_TRUE(line.ends_with((*made)->table_line())) << line;
+    std::string printed = (*made)->table_line();
+    printed.erase(printed.find_last_not_of(' ') + 1);  // flakey's ends in one
+    EXPECT_TRUE(line.ends_with(printed)) << line;
     shown.emplace(type->name);
   }
   for (const auto& [name, type] : registry_.all()) {

@@ -96,7 +96,7 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
            std::to_string(patch) + '\n';
   }
   EXPECT_EQ(all,
-            "dust 1.0.0\nerror 1.5.0\nlinear 1.4.0\nstriped 1.6.0\nunstriped 1.1.0\nzero 1.1.0\n");
+            "dust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nlinear 1.4.0\nstriped 1.6.0\nunstriped 1.1.0\nzero 1.1.0\n");
 }
 
 TEST_F(TargetsTest, AskForTheRangeThatTheyUse) {

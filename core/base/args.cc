@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/base/args.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
@@ -47,6 +48,12 @@ bool parse_u64(std::string_view word, uint64_t& value) {
   if (word.empty() || word[0] < '0' || word[0] > '9') return false;
   auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
   return error == std::errc{} && end == word.data() + word.size();
+}
+
+bool same_word(std::string_view word, std::string_view lower_case) {
+  auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  return std::equal(word.begin(), word.end(), lower_case.begin(), lower_case.end(),
+                    [&](char a, char b) { return lower(a) == b; });
 }
 
 std::string_view ArgReader::peek() const {

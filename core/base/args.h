@@ -27,6 +27,9 @@ std::string quote_arg(std::string_view word);
 // the kernel, a number past 2^64-1 is refused instead of wrapped.
 bool parse_u64(std::string_view word, uint64_t& value);
 
+// Whether the words differ in no more than the case of ASCII letters; `lower_case` has no capital.
+bool same_word(std::string_view word, std::string_view lower_case);
+
 // Reads words in turn. Every refusal carries `what` (the kernel's own error text, such as
 // "Invalid device sector") and the word in quotes.
 class ArgReader {

@@ -19,11 +19,6 @@ constexpr uint64_t kMinBlockSize = 512;  // bytes, as in the kernel
 constexpr Sectors kMaxBlock{1 << 21};
 constexpr size_t kMaxBadBlocks = 1 << 20;
 
-bool same_word(std::string_view a, std::string_view lower_case) {
-  return std::equal(a.begin(), a.end(), lower_case.begin(), lower_case.end(),
-                    [](char x, char y) { return (x >= 'A' && x <= 'Z' ? x - 'A' + 'a' : x) == y; });
-}
-
 Error refusal(std::string text, int code = EINVAL) { return Error{code, "dust: " + text}; }
 
 class Dust final : public Target {
