@@ -30,6 +30,7 @@ void ByteIo::start(MappedDevice& device, RangeLock& lock, const Request& request
   locks_ = false;
   bio_.pid = request.pid;
   interrupted_.store(false, std::memory_order_relaxed);
+  bio_.cancel_error.store(0, std::memory_order_relaxed);
   state_.begin(tag);
 
   if (op_ != Op::Flush && !clip(device.size().bytes())) return;

@@ -289,21 +289,34 @@ TEST_F(BioListTest, SplicesInFront) {
   EXPECT_EQ(drain(), (std::vector<Bio*>{&b_, &a_}));
 }
 
-TEST_F(BioListTest, RemovesFromAnyPlace) {
-  Bio* const all[] = {&a_, &b_, &c_};
-  for (Bio* out : all) {
-    for (Bio* bio : all) list_.push_back(*bio);
-    EXPECT_TRUE(list_.remove(*out));
-    EXPECT_FALSE(list_.remove(*out));
-    EXPECT_FALSE(list_.remove(d_));
+TEST_F(BioListTest, TakesFromAnyPlace) {
+  for (Bio* out : {&a_, &b_, &c_}) {
+    for (Bio* bio : {&a_, &b_, &c_}) list_.push_back(*bio);
+    BioList taken = list_.take({out, EINTR});
+    EXPECT_EQ(taken.size(), 1u);
+    EXPECT_EQ(taken.pop_front(), out);
+    EXPECT_TRUE(list_.take({out, EINTR}).empty());
+    EXPECT_TRUE(list_.take({&d_, EINTR}).empty());
+    EXPECT_EQ(list_.size(), 2u);
     list_.push_back(d_);
-    std::vector<Bio*> expected;
-    for (Bio* bio : all) {
-      if (bio != out) expected.push_back(bio);
-    }
-    expected.push_back(&d_);
-    EXPECT_EQ(drain(), expected);
+    while (Bio* bio = list_.pop_front()) EXPECT_NE(bio, out);
   }
+}
+
+TEST_F(BioListTest, TakesAllThatComeFromOne) {
+  Bio clone;
+  clone.origin = &a_;
+  for (Bio* bio : {&b_, &clone, &c_, &a_}) list_.push_back(*bio);
+  BioList taken = list_.take({&a_, EINTR});
+  EXPECT_EQ(taken.pop_front(), &clone);
+  EXPECT_EQ(taken.pop_front(), &a_);
+  EXPECT_TRUE(taken.empty());
+  BioList rest = list_.take({nullptr, EINTR});
+  EXPECT_EQ(rest.size(), 2u);
+  EXPECT_TRUE(list_.empty());
+  EXPECT_EQ(clone.cancelled(), 0);
+  a_.cancel_error = EINTR;
+  EXPECT_EQ(clone.cancelled(), EINTR);
 }
 
 TEST(BioTest, CompletesWithItsStatus) {

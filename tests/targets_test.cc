@@ -46,6 +46,7 @@ using Data = TargetCase::Data;
 
 std::vector<std::pair<RegisterTargets, TargetCase>> all_cases() {
   std::vector<TargetCase> cases{
+      {"Hang", "hang", "a 50", {7}, {100}, {{"a", {150}}}},
       {"Linear", "linear", "a 0", {0}, {100}, {{"a", {100}}}},
       {"LinearOffset", "linear", "a 50", {7}, {100}, {{"a", {150}}}},
       {"LinearQuoted", "linear", "a\\ b\\\\c 3", {0}, {10}, {{"a b\\c", {13}}}},
@@ -96,7 +97,8 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
            std::to_string(patch) + '\n';
   }
   EXPECT_EQ(all,
-            "dust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nlinear 1.4.0\nstriped 1.6.0\nunstriped 1.1.0\nzero 1.1.0\n");
+            "dust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\nstriped 1.6.0\n"
+            "unstriped 1.1.0\nzero 1.1.0\n");
 }
 
 TEST_F(TargetsTest, AskForTheRangeThatTheyUse) {

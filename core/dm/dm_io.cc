@@ -47,6 +47,7 @@ void DmIo::send(const Table::Entry& entry, Sectors sector, Sectors count, uint64
   clone.dev = nullptr;
   clone.pid = original->pid;
   clone.mark = 0;
+  clone.origin = original->origin;
   clone.reset();
   remaining.fetch_add(1, std::memory_order_relaxed);
 
@@ -74,7 +75,8 @@ void DmIo::clone_ended(Bio& bio) {
   Sense sense = clone.sense;
   clone.reset();  // before end_io: a target that keeps the clone may complete it again at once
   clone.sense = sense;
-  switch (clone.entry->target->end_io(clone, error)) {
+  EndIo ended = error == kRequeue ? EndIo::Requeue : clone.entry->target->end_io(clone, error);
+  switch (ended) {
     case EndIo::Incomplete:
       return;
     case EndIo::Requeue:
@@ -104,10 +106,16 @@ void DmIo::put() {
 void MappedDevice::submit(Bio& bio) {
   InFlight::Shard shard;
   while (!in_flight_.try_enter(shard)) {
-    MutexLock lock(held_mutex_);
-    // The door opens under this lock, together with taking what was held: nothing is left behind.
-    if (!in_flight_.closed()) continue;
-    deferred_.push_back(bio);
+    int cancelled;
+    {
+      MutexLock lock(held_mutex_);
+      // The door opens under this lock, together with taking what was held: nothing is left
+      // behind.
+      if (!in_flight_.closed()) continue;
+      cancelled = bio.cancelled();
+      if (!cancelled) deferred_.push_back(bio);
+    }
+    if (cancelled) bio.complete(cancelled);
     return;
   }
   start(bio, shard);
@@ -173,16 +181,16 @@ void MappedDevice::finish(DmIo& io) {
   ObjectPool<DmIo>::put(&io);
   // Pushed back before it is counted out, so that a suspend that sees the device empty finds it.
   bool pushed = requeue && push_back(bio);
+  if (requeue && !pushed) outcome = {bio.cancelled() ? bio.cancelled() : EIO, {}};
   // Counted out before it completes: until then the submitter keeps this device alive.
   in_flight_.leave(shard);
   if (pushed) return;
-  if (requeue) outcome = {EIO, {}};
   bio.complete(outcome.error, outcome.sense);
 }
 
 bool MappedDevice::push_back(Bio& bio) {
   MutexLock lock(held_mutex_);
-  if (!noflush_suspending_) return false;
+  if (!noflush_suspending_ || bio.cancelled()) return false;
   bio.reset();
   pushback_.push_back(bio);
   return true;

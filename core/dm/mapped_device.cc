@@ -39,23 +39,50 @@ std::shared_ptr<Table> MappedDevice::set_inactive(std::shared_ptr<Table> table) 
 }
 
 bool MappedDevice::cancel_held(Bio& bio, int error) {
+  static std::atomic<uint64_t> last_round{0};
+  // First the mark, then the search: who keeps the bio meanwhile sees one, or is found by the other.
+  bio.cancel_error.store(error, std::memory_order_relaxed);
+  return cancel({&bio, error, last_round.fetch_add(1) + 1}) > 0;
+}
+
+size_t MappedDevice::cancel(const BioCancel& cancel) {
+  // Volumes may lie on one several times over.
+  if (cancel_round_.exchange(cancel.round) == cancel.round) return 0;
+  BioList deferred, pushback;
   {
     MutexLock lock(held_mutex_);
-    if (!deferred_.remove(bio)) return false;
+    deferred = deferred_.take(cancel);
+    pushback = pushback_.take(cancel);
   }
-  bio.complete(error);
-  return true;
+  size_t count = pushback.complete_all(cancel.error) + deferred.complete_all(cancel.error);
+  if (in_flight_.count() == 0) return count;
+  if (auto table = live_table()) {
+    for (const Table::Entry& entry : table->entries()) count += entry.target->cancel(cancel);
+    for (BackingFile* device : table->devices()) count += device->cancel(cancel);
+  }
+  return count;
 }
 
 size_t MappedDevice::fail_held(int error) {
-  BioList held;
+  BioList deferred, pushback;
   {
     MutexLock lock(held_mutex_);
-    std::swap(held, deferred_);
+    std::swap(deferred, deferred_);
+    std::swap(pushback, pushback_);
   }
-  size_t count = held.size();
-  while (Bio* bio = held.pop_front()) bio->complete(error);
+  size_t count = pushback.complete_all(error) + deferred.complete_all(error);
+  if (in_flight_.count() == 0) return count;
+  if (auto table = live_table()) {
+    for (const Table::Entry& entry : table->entries()) {
+      count += entry.target->cancel({.origin = nullptr, .error = error});
+    }
+  }
   return count;
+}
+
+bool MappedDevice::noflush_suspending() const {
+  MutexLock lock(held_mutex_);
+  return noflush_suspending_;
 }
 
 size_t MappedDevice::held_count() const {

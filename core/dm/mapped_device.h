@@ -47,10 +47,14 @@ class MappedDevice {
   void submit(Bio& bio);
   // Whether submit() would put a bio on the deferred list now (a hint).
   bool defers() const { return in_flight_.closed(); }
-  // Takes a bio that waits here off its list and completes it with `error`. False when it is
-  // not (or no longer) waiting: then it completes by itself.
+  // Nobody waits for the bio any more: where it is held (here, by a target, or on a volume below)
+  // it completes with `error`, now or when it would be held. False when nothing of it is held now;
+  // it completes by itself then. The bio is one that was given to submit().
   bool cancel_held(Bio& bio, int error);
-  // Completes everything that is held now with `error`; returns how many. Later I/O is held again.
+  // The same for clones of a bio that came to a volume above.
+  size_t cancel(const BioCancel& cancel);
+  // Completes everything that is held now, here or by targets, with `error`; returns how many.
+  // Later I/O is held again.
   size_t fail_held(int error);
   size_t held_count() const;
   int64_t in_flight() const { return in_flight_.count(); }
@@ -58,6 +62,8 @@ class MappedDevice {
   // ---- what others may see: any thread ----------------------------------------------------
   Sectors size() const { return {size_.load(std::memory_order_acquire)}; }
   bool read_only() const { return read_only_.load(std::memory_order_acquire); }
+  // While a noflush suspend lets requeued bios come back.
+  bool noflush_suspending() const;
   bool suspended() const { return suspended_.load(std::memory_order_acquire); }
   std::shared_ptr<const Table> live_table() const;      // shared with readers of status
   std::shared_ptr<const Table> inactive_table() const;
@@ -117,6 +123,7 @@ class MappedDevice {
   std::atomic<bool> read_only_{false};
   std::atomic<bool> suspended_{false};
   std::atomic<uint64_t> generation_{0};
+  std::atomic<uint64_t> cancel_round_{0};  // the last BioCancel::round that was here
   // Read by whoever is counted in_flight_; changed only while nobody is.
   std::atomic<const Table*> io_table_{nullptr};
 

@@ -26,6 +26,9 @@ class Table::Context final : public TargetContext {
     if (table_.raise_event_) table_.raise_event_();
   }
   Clock& clock() override { return clock_; }
+  bool noflush_suspending() const override {
+    return table_.noflush_suspending_ && table_.noflush_suspending_();
+  }
 
   Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
     if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
@@ -114,6 +117,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   std::unique_ptr<Table> table(new Table);
   table->read_only_ = spec.read_only;
   table->raise_event_ = options.raise_event;
+  table->noflush_suspending_ = options.noflush_suspending;
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
   std::map<std::string, BackingFile*> opened;

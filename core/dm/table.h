@@ -30,6 +30,7 @@ class Table {
     DeviceOpener& opener;                   // used only while the table is built
     Clock& clock;                           // for the life of the table
     std::function<void()> raise_event = {}; // any thread, for the life of the table
+    std::function<bool()> noflush_suspending = {};  // the same
   };
 
   // One target and where it lies.
@@ -86,6 +87,7 @@ class Table {
 
   // constant after construction
   std::function<void()> raise_event_;
+  std::function<bool()> noflush_suspending_;
   std::vector<std::unique_ptr<BackingFile>> devices_;
   std::vector<BackingFile*> device_list_;
   std::vector<std::unique_ptr<Context>> contexts_;

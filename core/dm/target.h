@@ -35,6 +35,10 @@ enum class EndIo {
   Requeue,     // as MapResult::Requeue
 };
 
+// A target that has kept a clone (Submitted, Incomplete) may complete it with this: it is as if
+// map() had answered Requeue. end_io() is not asked.
+inline constexpr int kRequeue = -1;
+
 // What the core has to know before it sends a target anything. Asked for once, when the table is
 // complete; must not change after.
 struct IoLimits {
@@ -69,6 +73,11 @@ class TargetContext {
   // What time it is, and work for later. Any thread. A target's destructor makes sure that nothing
   // of it still runs or will (Clock::cancel_and_wait).
   virtual Clock& clock() = 0;
+
+  // From the presuspend hooks of a noflush suspend on until nothing is in flight or it has been
+  // given up: what is requeued now comes back when the device is resumed, or at once if it was
+  // given up. Any thread; the caller may hold its own locks.
+  virtual bool noflush_suspending() const = 0;
 };
 
 class Target {
@@ -82,6 +91,11 @@ class Target {
   // which may be changed. Any thread.
   virtual EndIo end_io(Bio& bio, int& error) { (void)bio; (void)error; return EndIo::Done; }
 
+  // For targets that keep clones for long: completes those that `cancel` wants with its error, and
+  // returns how many. Any thread, also during hooks. Who is about to keep a clone looks at
+  // Bio::cancelled() first, under the same lock. Nobody holds a lock while a clone completes.
+  virtual size_t cancel(const BioCancel& cancel) { (void)cancel; return 0; }
+
   // The parameters as `dmctl table` prints them; create() accepts them again.
   virtual std::string table_line() const = 0;
   // What `dmctl status` prints behind "<start> <length> <type> ".
@@ -94,7 +108,9 @@ class Target {
   virtual bool supports_discard() const { return limits().num_discard_bios > 0; }
 
   // The hooks of suspend and resume, in the kernel's order; called from the thread of the
-  // command, one at a time for a device, no lock of the core's held.
+  // command, one at a time for a device, no lock held that map(), message() or cancel() need. map()
+  // is still called after presuspend(). A target that keeps clones ends them in presuspend(), at
+  // the latest what it keeps for ever: with kRequeue if noflush_suspending(), or the suspend waits.
   virtual void presuspend() {}
   virtual void presuspend_undo() {}
   virtual void postsuspend() {}

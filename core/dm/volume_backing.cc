@@ -56,6 +56,7 @@ void VolumeBacking::submit_watched(Bio& bio) {
   watched.data = bio.data;
   watched.pid = bio.pid;
   watched.original = &bio;
+  watched.origin = bio.origin;
   watched.manager = &manager_;
   watched.minor = device_->minor();
   device_->submit(watched);

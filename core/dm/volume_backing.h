@@ -21,6 +21,7 @@ class VolumeBacking final : public BackingFile {
     if (op_modifies(bio.op) && manager_.change_observer()) return submit_watched(bio);
     device_->submit(bio);
   }
+  size_t cancel(const BioCancel& cancel) override { return device_->cancel(cancel); }
   std::string name() const override { return manager_.name_of(device_->minor()); }
   Sectors size() const override { return device_->size(); }
   bool read_only() const override { return device_->read_only(); }

@@ -33,6 +33,9 @@ class BackingFile {
   // what may hang is done on a thread of the file's own. A bio past the end gets EIO.
   virtual void submit(Bio& bio) = 0;
 
+  // Completes what is kept here without need of bios that `cancel` wants; how many. Any thread.
+  virtual size_t cancel(const BioCancel& cancel) { (void)cancel; return 0; }
+
   // As `table` prints it: an absolute path, or the name of a mapped device. Not quoted. May
   // change (a mapped device is renamed).
   virtual std::string name() const = 0;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace dmfs {
 namespace {
@@ -101,17 +102,19 @@ Bio* BioList::pop_front() {
   return bio;
 }
 
-bool BioList::remove(Bio& bio) {
-  Bio* before = nullptr;
-  for (Bio* at = head_; at; before = at, at = at->next) {
-    if (at != &bio) continue;
-    (before ? before->next : head_) = at->next;
-    if (tail_ == at) tail_ = before;
-    at->next = nullptr;
-    --size_;
-    return true;
-  }
-  return false;
+BioList BioList::take(const BioCancel& cancel) {
+  BioList all = std::exchange(*this, {});
+  BioList taken;
+  while (Bio* bio = all.pop_front()) (cancel.wants(*bio) ? taken : *this).push_back(*bio);
+  return taken;
+}
+
+size_t BioList::complete_all(int error) {
+  size_t count = size_;
+  // The last one may be all that keeps the owner of this list alive.
+  BioList all = std::exchange(*this, {});
+  while (Bio* bio = all.pop_front()) bio->complete(error);
+  return count;
 }
 
 }  // namespace dmfs

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -89,6 +90,9 @@ class Bio {
     sense = {};
   }
   size_t bytes() const { return static_cast<size_t>(count.bytes()); }
+  // The errno of its origin's cancel, or 0. Whoever is about to keep a bio looks at this, under
+  // the lock that its cancel function takes, and completes the bio instead if it is set.
+  int cancelled() const { return origin->cancel_error.load(std::memory_order_relaxed); }
 
   Op op = Op::Read;
   uint8_t flags = 0;         // BioFlags
@@ -103,9 +107,20 @@ class Bio {
   EndIo end_io = nullptr;
   Bio* next = nullptr;       // for whoever holds the bio: a queue
   pid_t pid = 0;             // of the process that asked, 0 if none
+  Bio* origin = this;        // what this is a clone of, all the way up; itself if it is none
+  std::atomic<int> cancel_error{0};  // of an origin; its owner clears it before another use
 
  private:
   bool completed_ = false;
+};
+
+// Asks whoever keeps bios to give some up.
+struct BioCancel {
+  const Bio* origin;   // those that come from this one, which is only compared; nullptr: all
+  int error;           // to complete them with
+  uint64_t round = 0;  // the same number wherever one cancel comes by, no other has it
+
+  bool wants(const Bio& bio) const { return !origin || bio.origin == origin; }
 };
 
 // A FIFO of bios, linked through Bio::next; owns nothing. Not thread-safe.
@@ -118,8 +133,10 @@ class BioList {
   // Puts all of `other` before what is here, keeping its order; `other` is empty after.
   void splice_front(BioList& other);
   Bio* pop_front();
-  // False when the bio is not in the list.
-  bool remove(Bio& bio);
+  // Takes out those that `cancel` wants, in order.
+  BioList take(const BioCancel& cancel);
+  // Completes all, in order, and is empty after; how many.
+  size_t complete_all(int error);
 
  private:
   Bio* head_ = nullptr;

@@ -9,14 +9,16 @@ namespace dmfs {
 extern const TargetType kDustTarget;
 extern const TargetType kErrorTarget;
 extern const TargetType kFlakeyTarget;
+extern const TargetType kHangTarget;
 extern const TargetType kLinearTarget;
 extern const TargetType kStripedTarget;
 extern const TargetType kUnstripedTarget;
 extern const TargetType kZeroTarget;
 
 void register_builtin_targets(TargetRegistry& registry) {
-  for (const TargetType* type : {&kDustTarget, &kErrorTarget, &kFlakeyTarget, &kLinearTarget,
-                                 &kStripedTarget, &kUnstripedTarget, &kZeroTarget}) {
+  for (const TargetType* type :
+       {&kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget, &kStripedTarget,
+        &kUnstripedTarget, &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }

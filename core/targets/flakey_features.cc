@@ -75,7 +75,6 @@ class Parser {
   Status corrupt_bio_byte() {
     constexpr std::string_view kDirection = "Invalid corrupt bio direction (r or w)";
     if (args_.left() == 0) return args_.fail("Feature corrupt_bio_byte requires parameters");
-    FlakeyFeatures::CorruptByte corrupt;
     DM_TRY(uint64_t byte, args_.number("Invalid corrupt bio byte", 1, UINT32_MAX));
     DM_TRY(std::string direction, args_.word(kDirection));
     bool write = same_word(direction, "w");

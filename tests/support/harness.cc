@@ -129,6 +129,7 @@ Status Rig::load(const std::string& text, bool read_only) {
   spec.read_only = read_only;
   Table::Options options{builtin_registry(), opener_, clock_};
   options.raise_event = [this] { device_->events().raise(); };
+  options.noflush_suspending = [this] { return device_->noflush_suspending(); };
   DM_TRY(auto table, Table::build(spec, options));
   std::shared_ptr<Table> replaced;
   MutexLock lock(device_->command_mutex());

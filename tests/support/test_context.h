@@ -52,12 +52,15 @@ class TestContext : public TargetContext {
   }
   void raise_event() override { ++events_; }
   FakeClock& clock() override { return clock_; }
+  bool noflush_suspending() const override { return noflush_suspending_; }
+  void set_noflush_suspending(bool value) { noflush_suspending_ = value; }
 
  private:
   const Sectors begin_, length_;
   std::map<std::string, std::unique_ptr<HeldFile>> devices_;
   std::vector<Opened> opened_;
   FakeClock clock_;
+  std::atomic<bool> noflush_suspending_{false};
   std::atomic<unsigned> events_{0};
 };
 
