@@ -16,18 +16,39 @@ std::vector<std::pair<RegisterTargets, TargetCase>> all_cases() {
       {"Up", "flakey", "a 0 3600 1 0 ", {0}, {100}, {{"a", {100}}}},
       {"NeverDown", "flakey", "a\\ b 8 1 0 1 drop_writes ", {24}, {64}, {{"a b", {72}}}},
       {"Down", "flakey", "a 0 0 1 0 ", {3}, {64}, {{"a", {64}}}, Data::Fails},
-      {"DownErrorAll", "flakey", "a 0 0 1 2 error_reads error_writes ", {0}, {64}, {{"a", {64}}},
+      {"DownErrorAll",
+       "flakey",
+       "a 0 0 1 2 error_reads error_writes ",
+       {0},
+       {64},
+       {{"a", {64}}},
        Data::Fails},
-      {"DownDropWrites", "flakey", "a 0 0 1 1 drop_writes ", {0}, {64}, {{"a", {64}}},
+      {"DownDropWrites",
+       "flakey",
+       "a 0 0 1 1 drop_writes ",
+       {0},
+       {64},
+       {{"a", {64}}},
        Data::Zeroes},
-      {"FlagsThatNoBioHas", "flakey", "a 0 0 1 5 corrupt_bio_byte 1 w 7 32 ", {5}, {64},
+      {"FlagsThatNoBioHas",
+       "flakey",
+       "a 0 0 1 5 corrupt_bio_byte 1 w 7 32 ",
+       {5},
+       {64},
        {{"a", {64}}}},
-      {"ByteThatNoBioHas", "flakey", "a 0 0 1 5 corrupt_bio_byte 99999 r 7 0 ", {5}, {64},
+      {"ByteThatNoBioHas",
+       "flakey",
+       "a 0 0 1 5 corrupt_bio_byte 99999 r 7 0 ",
+       {5},
+       {64},
        {{"a", {64}}}},
-      {"All", "flakey",
+      {"All",
+       "flakey",
        "a 0 1 0 15 corrupt_bio_byte 1 w 7 0 random_read_corrupt 5 random_write_corrupt 1000000000 "
        "seed 18446744073709551615 error_sense 0x3 0x11 0xff ",
-       {0}, {16}, {{"a", {16}}}},
+       {0},
+       {16},
+       {{"a", {16}}}},
   };
   std::vector<std::pair<RegisterTargets, TargetCase>> out;
   for (auto& c : cases) out.emplace_back(register_builtin_targets, std::move(c));
@@ -69,7 +90,9 @@ class FlakeyTest : public TargetsFixture {
   Changes on_disk(uint64_t at, uint64_t count, char expected) {
     return changes(file("a").peek({at}, {count}), expected);
   }
-  void pass(int milliseconds) { context_->clock().advance(std::chrono::milliseconds(milliseconds)); }
+  void pass(int milliseconds) {
+    context_->clock().advance(std::chrono::milliseconds(milliseconds));
+  }
 
   std::unique_ptr<Target> target_;
   std::unique_ptr<TargetDriver> driver_;
@@ -342,7 +365,8 @@ class RandomFlakeyTest : public FlakeyTest {
 };
 
 TEST_F(RandomFlakeyTest, RepeatsWithASeed) {
-  const std::string features = "0 1 6 random_read_corrupt 500000000 random_write_corrupt 250000000 ";
+  const std::string features =
+      "0 1 6 random_read_corrupt 500000000 random_write_corrupt 250000000 ";
   auto first = run(features + "seed 7");
   EXPECT_EQ(first, run(features + "seed 7"));
   EXPECT_NE(first, run(features + "seed 8"));

@@ -42,10 +42,11 @@ struct DmIo {
   Bio* original = nullptr;
   std::atomic<uint32_t> remaining{0};
   // An errno and its sense, which change together.
-  struct Outcome {
+  struct alignas(8) Outcome {
     int error = 0;
     Sense sense;
   };
+  static_assert(std::atomic<Outcome>::is_always_lock_free);
   std::atomic<Outcome> outcome{};     // the first, save that EOPNOTSUPP of a flush supersedes
   std::atomic<bool> requeue{false};   // supersedes any error
   InFlight::Shard shard = 0;

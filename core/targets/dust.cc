@@ -19,7 +19,9 @@ constexpr uint64_t kMinBlockSize = 512;  // bytes, as in the kernel
 constexpr Sectors kMaxBlock{1 << 21};
 constexpr size_t kMaxBadBlocks = 1 << 20;
 
-Error refusal(std::string text, int code = EINVAL) { return Error{code, "dust: " + text}; }
+Error refusal(std::string text, int code = EINVAL) {
+  return Error{code, "dust: " + text};
+}
 
 class Dust final : public Target {
  public:
@@ -38,8 +40,7 @@ class Dust final : public Target {
   }
 
   std::string table_line() const override {
-    return fmt::format("{} {} {}", quote_arg(range_.device.name()), range_.start.n,
-                       block_.bytes());
+    return fmt::format("{} {} {}", quote_arg(range_.device.name()), range_.start.n, block_.bytes());
   }
   // <device> <fail_read_on_bad_block|bypass> <quiet|verbose>
   std::string status_line() const override {
@@ -159,10 +160,10 @@ class Dust final : public Target {
 };
 
 const Dust::Message Dust::kMessages[] = {
-    {"addbadblock", 2, 3, &Dust::add},      {"removebadblock", 2, 2, &Dust::remove},
-    {"queryblock", 2, 2, &Dust::query},     {"countbadblocks", 1, 1, &Dust::count},
-    {"listbadblocks", 1, 1, &Dust::list},   {"clearbadblocks", 1, 1, &Dust::clear},
-    {"enable", 1, 1, &Dust::enable},        {"disable", 1, 1, &Dust::disable},
+    {"addbadblock", 2, 3, &Dust::add},    {"removebadblock", 2, 2, &Dust::remove},
+    {"queryblock", 2, 2, &Dust::query},   {"countbadblocks", 1, 1, &Dust::count},
+    {"listbadblocks", 1, 1, &Dust::list}, {"clearbadblocks", 1, 1, &Dust::clear},
+    {"enable", 1, 1, &Dust::enable},      {"disable", 1, 1, &Dust::disable},
     {"quiet", 1, 1, &Dust::quiet},
 };
 

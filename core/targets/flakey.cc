@@ -118,7 +118,8 @@ class Flakey final : public Target {
 
   bool is_down() const {
     if (intervals_.down == 0) return false;
-    auto elapsed = std::chrono::duration_cast<std::chrono::seconds>(context_.clock().now() - start_);
+    auto elapsed =
+        std::chrono::duration_cast<std::chrono::seconds>(context_.clock().now() - start_);
     return static_cast<uint64_t>(elapsed.count()) % (uint64_t{intervals_.up} + intervals_.down) >=
            intervals_.up;
   }

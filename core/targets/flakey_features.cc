@@ -143,18 +143,20 @@ class Parser {
                              std::pair{features_.error_writes, "error_writes"}}) {
       if (!set) continue;
       if (fixed_write) {
-        return args_.fail(fmt::format(
-            "{} is incompatible with corrupt_bio_byte with the WRITE flag set", name));
+        return args_.fail(
+            fmt::format("{} is incompatible with corrupt_bio_byte with the WRITE flag set", name));
       }
       if (features_.random_write_corrupt > 0) {
-        return args_.fail(fmt::format("{} is incompatible with random_write_corrupt or "
-                                      "corrupt_bio_byte with the WRITE flag set",
-                                      name));
+        return args_.fail(
+            fmt::format("{} is incompatible with random_write_corrupt or "
+                        "corrupt_bio_byte with the WRITE flag set",
+                        name));
       }
     }
     if (features_.error_reads && (fixed_read || features_.random_read_corrupt > 0)) {
-      return args_.fail("error_reads is incompatible with random_read_corrupt or "
-                        "corrupt_bio_byte with the READ flag set");
+      return args_.fail(
+          "error_reads is incompatible with random_read_corrupt or "
+          "corrupt_bio_byte with the READ flag set");
     }
     return {};
   }
