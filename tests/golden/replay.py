@@ -3,7 +3,8 @@
 """Replays a transcript of dmsetup against dmctl, and compares stdout, stderr and exit status.
 
 replay.py TRANSCRIPT WORK-DIR MOUNT: with dmctl in PATH as dmsetup, DMFS_SOCKET set, and in
-WORK-DIR the files ram0 to ram3 of 2048 sectors that stand in for the recorder's ram disks.
+WORK-DIR the files ram0 to ram5 of 2048 sectors that stand in for the recorder's ram disks. Its loop
+devices are files that the transcript makes. bio.py does what the recorder's I/O helper did.
 
 On stderr dmctl may say more than dmsetup did: lines that begin with two spaces. There the kernel's
 reason has to be found, which dmsetup left in the kernel's log.
@@ -15,71 +16,9 @@ import subprocess
 import sys
 import time
 
-# Commands that are not replayed: they need block devices or the recorder's I/O helper. What they
-# do to the state of the devices is done all the same.
-NOT_REPLAYED = [
-    (r"^blockdev --(get|set)r[ow]", "ioctls of block devices"),
-    (r"^bio ", "the recorder's I/O helper; the other scenarios do I/O"),
-    (r"^ls -l /dev/", "nodes of block devices"),
-]
-
-
-# Where dmfs differs on purpose: (pattern of the command, what is printed instead). Each with its
-# reason; a command that is not here has to print what dmsetup printed.
-DIFFERENCES = [
-    (r"^dmsetup version$", {"out": ["Library version:   0.1.0 (dmfs)",
-                                    "Driver version:    4.47.0"]}),
-    (r"^dmsetup targets$", {"out": [
-        "dust             v1.0.0", "error            v1.5.0", "flakey           v1.5.0",
-        "hang             v1.0.0", "linear           v1.4.0", "striped          v1.6.0",
-        "unstriped        v1.1.0", "zero             v1.1.0"]}),
-    # Linux 6.12 refuses these names, and so does dmfs.
-    (r"create (\.|\.\.|control) ", {"status": 1, "err": [
-        r"device-mapper: create ioctl on \1  failed: Invalid argument", "Command failed."]}),
-    # Refused at once instead of when the device has been made.
-    (r"create m3 -j 99", {"out": [], "status": 1, "err": [
-        "device-mapper: create ioctl on m3 (99:5) failed: No such device or address",
-        "Command failed.", "Device does not exist.", "Command failed."]}),
-    # Linux 6.12 says ENOENT; other things that are not a device have an errno of their own.
-    (r"'[^']*(linear|striped|flakey) .*\bnosuch 0", {"err": [
-        "device-mapper: reload ioctl on x (253:0) failed: No such file or directory",
-        "Command failed."]}),
-    (r"linear /dev/null 0", {"err": [
-        "device-mapper: reload ioctl on x (253:0) failed: Block device required",
-        "Command failed."]}),
-    (r"linear /tmp 0", {"err": [
-        "device-mapper: reload ioctl on x (253:0) failed: Is a directory", "Command failed."]}),
-    # A table on its own device is refused (Linux 6.12), and so is a longer cycle.
-    (r"reload a --table .*/(a|loop1) 0\"", {"err": [
-        "device-mapper: reload ioctl on a  failed: Too many levels of symbolic links",
-        "Command failed."]}),
-    (r"reload a --table .*/a 0\"$", {"status": 1}),
-    # Here a device without a table has a file too, and there is no control node.
-    (r"^ls /dev/mapper; dmsetup info lin2new", {"rules": [(r"^control$", "empty")]}),
-    (r"^exec 9</dev/mapper/lin; dmsetup remove_all", {"rules": [(r"^control\n", "")]}),
-    (r"blkdevname,blkdevs_used$", {"status": 0, "err": [], "rules": [
-        (r"^lin ", "empty ---w None Active Writeable 253:9 dm-9 \nlin ")]}),
-    # dmsetup cannot do this: it asks the kernel for a device with an empty name.
-    (r"^dmsetup rename -u NEW-UUID lin2$", {"status": 0, "err": []}),
-    (r"^dmsetup rename lin2new lin2$", {"status": 1, "err": [
-        "device-mapper: rename ioctl on lin2new  failed: No such device or address",
-        "Command failed."]}),
-    # Linux 6.12 has this feature of flakey, and so does dmfs.
-    (r"flakey /dev/ram0 0 1 1 1 error_reads'", {"status": 0, "err": [], "then": "dmsetup remove x"}),
-    # The kernel lets 2^64 wrap to 0.
-    (r"linear /dev/ram0 18446744073709551616", {"status": 1, "err": [
-        "device-mapper: reload ioctl on x (253:0) failed: Invalid argument", "Command failed."],
-        "kernel": ["device-mapper: table: 253:0: linear: Invalid device sector (-EINVAL)"]}),
-]
-# The same for what follows from a difference: rules for what is expected from then on.
-CONSEQUENCES = [
-    # The three devices that were refused are not listed, and the next ones get their numbers.
-    (r"create control ", [
-        (r"^(\.|\.\.|control)(\t|: ).*\n?", ""), (r"^control\n?", ""),
-        (r"253(:|, )4\b", r"253\g<1>1"), (r"253(:|, )5\b", r"253\g<1>2")]),
-]
-# dmsetup opens the node of a device to learn its read-ahead; dmctl asks the daemon.
-NOT_SAID = r"^.*: open failed: No such .*\n?"
+sys.dont_write_bytecode = True  # leave nothing in the source
+from differences import (CONSEQUENCES, DIFFERENCES, NEEDS, NOT_REPLAYED, NOT_REPLAYED_WHOLE,
+                         NOT_SAID)
 
 
 def run_rules(rules, text):
@@ -147,7 +86,9 @@ class Shell:
             command sleep 0.02
           done
         }
-        blockdev() { [ "$1" = --getsz ] && echo $(($(stat -c %s "$2") / 512)); }
+        # Of a block device's other values there is no equal.
+        blockdev() { [ "$1" != --getsz ] || echo $(($(stat -c %s "$2") / 512)); }
+        bio() { python3 "$BIO" "$@"; }
     """
 
     def __init__(self, work):
@@ -156,7 +97,7 @@ class Shell:
         self.bash = subprocess.Popen(["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      text=True, cwd=work)
         self.held = "?"
-        self._do(self.SETUP + "\n")
+        self._do("BIO=%s/bio.py\n%s\n" % (os.path.dirname(os.path.abspath(__file__)), self.SETUP))
 
     def _do(self, text):
         assert self.bash.stdin and self.bash.stdout
@@ -190,20 +131,29 @@ class Replay:
     def __init__(self, work, mount):
         self.shell = Shell(work)
         self.work, self.mount = work, mount
+        self.targets = re.findall(r"^(\S+) +v", self.shell.run("dmsetup targets")[1], re.M)
+        self.skips = {}  # by the kind of section, "==" or "--": why it is skipped
+        self.opens_before_jobs = None
         self.failures = self.compared = 0
         # What the recorder called its devices, and what they are here.
         self.to_here = [
-            (r"/dev/ram([0-3])\b", work + r"/ram\1"),
+            # Held for so long that a slow machine sees it held; a suspend ends it.
+            (r"( delay /dev/ram0 0 [23])000\b", r"\g<1>0000"),
+            (r"/dev/ram([0-5])\b", work + r"/ram\1"),
+            (r"/dev/(loop\d+)\b", work + r"/\1"),
             (r"/dev/mapper/", mount + "/"),
             (r"/dev/mapper\b", mount),
             (r"/tmp/tbl\b", work + "/tbl"),
-            (r"(linear |echo \"0 1024 linear )1:([0-3])\b", r"\1%s/ram\2" % work),
+            (r"(linear |echo \"0 1024 linear )1:([0-5])\b", r"\1%s/ram\2" % work),
         ]
         self.expected = self.to_here + [
-            (r"\b1:([0-3])(?=[ ,;]|$)", work + r"/ram\1"),
-            (r"\(1, ([0-3])\)", r"(%s/ram\1)" % work),
-            (r"(?<![\w/])ram([0-3])\b", work + r"/ram\1"),
+            (r"\b1:([0-5])(?=[ ,;]|$)", work + r"/ram\1"),
+            (r"\(1, ([0-5])\)", r"(%s/ram\1)" % work),
+            (r"(?<![\w/])ram([0-5])\b", work + r"/ram\1"),
+            (r"\b7:(\d+)(?=[ ,;]|$)", work + r"/loop\1"),
             (r"linear 253:2 0", "linear multi 0"),
+            (r"striped 2( 16)? 253:0( 0)? 253:1", r"striped 2\1 u1\2 u2"),
+            (r"(unstriped \d+ \d+ \d+) 253:0", r"\1 s"),
         ]
 
     def fail(self, entry, what, want, got):
@@ -212,16 +162,52 @@ class Replay:
               (entry.number, entry.command, what, "\n              ".join(want),
                "\n              ".join(got)))
 
+    def enter_section(self, title):
+        kind = title[:2]
+        if kind == "==":
+            self.skips = {}
+        self.skips.pop(kind, None)
+        for pattern, target in NEEDS:
+            if re.search(pattern, title) and target not in self.targets:
+                self.skips[kind] = target
+                print("SKIPPED: %s: no target %s yet" % (title, target))
+
+    def open_counts(self):
+        """By device; of what it had open a file system is told a little later than the close."""
+        out = self.shell.run("dmsetup info -c --noheadings --separator / -o name,open")[1]
+        return dict(line.rsplit("/", 1) for line in out.split("\n") if "/" in line)
+
+    def settle(self, before):
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            now = self.open_counts()
+            if all(int(now.get(name, 0)) <= int(count) for name, count in before.items()):
+                return
+            time.sleep(0.01)
+
+    def run(self, command):
+        does_io = re.search(r"\b(bio|dd) ", command)
+        before = self.open_counts() if does_io else {}
+        result = self.shell.run(run_rules(self.to_here, command))
+        if before:
+            self.settle(before)
+        return result
+
     def play(self, entry):
+        if self.skips:
+            return
         job = re.match(r"\((.*)\) &    # background job (\w+)$", entry.command)
         if job:
+            self.opens_before_jobs = self.opens_before_jobs or self.open_counts()
             self.shell.job(job.group(2), run_rules(self.to_here, job.group(1)))
+            return
+        if any(re.search(rule, entry.command) for rule, _ in NOT_REPLAYED_WHOLE):
             return
         entry = differently(entry)
         parts = [p for p in re.split(r"(?<=;) ", entry.command)]
         left = [p for p in parts
                 if not any(re.search(rule, p) for rule, _ in NOT_REPLAYED)]
-        status, out, err = self.shell.run(run_rules(self.to_here, " ".join(left) or ":"))
+        status, out, err = self.run(" ".join(left) or ":")
         if len(left) < len(parts):
             return
         self.compared += 1
@@ -229,7 +215,7 @@ class Replay:
             if re.search(pattern, entry.command):
                 self.expected = self.expected + rules
         want = self.wanted(entry.out, entry.rules)
-        got = out.split("\n")[:-1]
+        got = without_times(out).split("\n")[:-1]
         if "info -c" in entry.command and self.work in out:
             # Paths are longer than numbers, so columns are wider.
             want, got = ([re.sub(" +", " ", line).strip() for line in lines] for lines in (want, got))
@@ -237,12 +223,12 @@ class Replay:
             self.fail(entry, "stdout", want, got)
         if status != entry.status:
             self.fail(entry, "exit status", [str(entry.status)], [str(status)])
-        self.compare_errors(entry, err.split("\n")[:-1])
+        self.compare_errors(entry, without_times(err).split("\n")[:-1])
         if entry.then:
             self.shell.run(entry.then)
 
     def wanted(self, lines, rules=()):
-        text = "".join(line + "\n" for line in lines)
+        text = without_times("".join(line + "\n" for line in lines))
         return run_rules([*self.expected, (NOT_SAID, ""), *rules], text).split("\n")[:-1]
 
     def compare_errors(self, entry, got):
@@ -256,11 +242,15 @@ class Replay:
             self.fail(entry, "stderr", want, got)
         for line in entry.kernel:
             reason = re.match(r"device-mapper: table: 253:\d+: (.*?)(?: \(-[A-Z]+\))?$", line)
+            if re.match(r"dmsetup message [^;]*$", entry.command):
+                reason = re.match(r"device-mapper: (dust: .*)", line)
             if reason and entry.status and reason.group(1) not in said and not (
                     "too small" in line and line.split(" ", 3)[3].split(" ", 1)[1] in said):
                 self.fail(entry, "the kernel's reason", [reason.group(1)], [said])
 
     def job_state(self, text, lines):
+        if self.skips:
+            return
         name = re.match(r"\w+", text).group(0)
         entry = Entry(0, "job " + text)
         if "running" in text or "STILL BLOCKED" in text:
@@ -274,6 +264,14 @@ class Replay:
         want = [line for line in lines if line]
         if got != want:
             self.fail(entry, "job", want, got)
+        self.settle(self.opens_before_jobs or {})
+        self.opens_before_jobs = None
+
+
+def without_times(text):
+    """Of dd, and of what the recorder measured."""
+    text = re.sub(r" copied, .*", " copied", text)
+    return re.sub(r"^(suspend took )?about .*$", "", text, flags=re.M)
 
 
 def differently(entry):
@@ -285,6 +283,8 @@ def differently(entry):
             changed.__dict__.update(instead)
             if "err" in instead:
                 changed.err = [found.expand(line) for line in instead["err"]]
+            if "then" in instead:
+                changed.then = found.expand(instead["then"])
     return changed
 
 
@@ -294,8 +294,10 @@ def main():
     for entry in read_transcript(transcript):
         if isinstance(entry, Entry):
             replay.play(entry)
-        elif entry[0] == "quiet":
-            replay.shell.run(run_rules(replay.to_here, entry[1]))
+        elif entry[0] == "section":
+            replay.enter_section(entry[1])
+        elif entry[0] == "quiet" and not replay.skips:
+            replay.run(entry[1])
         elif entry[0] == "job":
             replay.job_state(entry[1], entry[2])
     replay.shell.end()

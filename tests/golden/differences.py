@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where dmfs differs from the recorder's kernel and dmsetup, each with its reason; for replay.py"""
+
+# Parts of commands that are not replayed: they need block devices. What the other parts do to the
+# state of the devices is done all the same.
+NOT_REPLAYED = [
+    (r"^blockdev --(get|set)r[ow]", "ioctls of block devices"),
+    (r"^cat /sys/block/", "queue limits of block devices"),
+    (r"^ls -l /dev/", "nodes of block devices"),
+]
+# The same for commands that are nothing without the part that cannot be replayed.
+NOT_REPLAYED_WHOLE = [
+    (r"^blockdev --getsz --get", "what only block devices have"),
+    (r"^for i in 1 2 3 4 5 6 7 8 9 10 11 12; do bio r",
+     "a sample of up and down in real time; flakey_test has a clock of its own"),
+]
+
+# Sections that are skipped, aloud, while dmctl lacks a target: (pattern of the title, target).
+NEEDS = [
+    (r"^== delay", "delay"),
+    (r"\(delay\)|while a delayed write", "delay"),
+    (r"^== switch", "switch"),
+]
+
+
+# Where dmfs differs on purpose: (pattern of the command, what is printed instead). Each with its
+# reason; a command that is not here has to print what dmsetup printed.
+DIFFERENCES = [
+    (r"^dmsetup version$", {"out": ["Library version:   0.1.0 (dmfs)",
+                                    "Driver version:    4.47.0"]}),
+    (r"^dmsetup targets$", {"out": [
+        "dust             v1.0.0", "error            v1.5.0", "flakey           v1.5.0",
+        "hang             v1.0.0", "linear           v1.4.0", "striped          v1.6.0",
+        "unstriped        v1.1.0", "zero             v1.1.0"]}),
+    # Linux 6.12 refuses these names, and so does dmfs.
+    (r"create (\.|\.\.|control) ", {"status": 1, "err": [
+        r"device-mapper: create ioctl on \1  failed: Invalid argument", "Command failed."]}),
+    # Refused at once instead of when the device has been made.
+    (r"create m3 -j 99", {"out": [], "status": 1, "err": [
+        "device-mapper: create ioctl on m3 (99:5) failed: No such device or address",
+        "Command failed.", "Device does not exist.", "Command failed."]}),
+    # Linux 6.12 says ENOENT; other things that are not a device have an errno of their own.
+    (r"'[^']*(linear|striped|flakey) .*\bnosuch 0", {"err": [
+        "device-mapper: reload ioctl on x (253:0) failed: No such file or directory",
+        "Command failed."]}),
+    (r"linear /dev/null 0", {"err": [
+        "device-mapper: reload ioctl on x (253:0) failed: Block device required",
+        "Command failed."]}),
+    (r"linear /tmp 0", {"err": [
+        "device-mapper: reload ioctl on x (253:0) failed: Is a directory", "Command failed."]}),
+    # A table on its own device is refused (Linux 6.12), and so is a longer cycle.
+    (r"reload a --table .*/(a|loop1) 0\"", {"err": [
+        "device-mapper: reload ioctl on a  failed: Too many levels of symbolic links",
+        "Command failed."]}),
+    (r"reload a --table .*/a 0\"$", {"status": 1}),
+    # Here a device without a table has a file too, and there is no control node.
+    (r"^ls /dev/mapper; dmsetup info lin2new", {"rules": [(r"^control$", "empty")]}),
+    (r"^exec 9</dev/mapper/lin; dmsetup remove_all", {"rules": [(r"^control\n", "")]}),
+    (r"blkdevname,blkdevs_used$", {"status": 0, "err": [], "rules": [
+        (r"^lin ", "empty ---w None Active Writeable 253:9 dm-9 \nlin ")]}),
+    # dmsetup cannot do this: it asks the kernel for a device with an empty name.
+    (r"^dmsetup rename -u NEW-UUID lin2$", {"status": 0, "err": []}),
+    (r"^dmsetup rename lin2new lin2$", {"status": 1, "err": [
+        "device-mapper: rename ioctl on lin2new  failed: No such device or address",
+        "Command failed."]}),
+    # Linux 6.12 has this feature of flakey, and so does dmfs.
+    (r"create (\w+) --table '0 \d+ flakey .* error_reads", {
+        "status": 0, "err": [], "then": r"dmsetup remove \1"}),
+    # Reads are not rounded to pages: the good sectors before a bad one are read.
+    (r"^dd if=/dev/mapper/l of=/dev/null bs=512; dd .* bs=9216 iflag=direct$", {"err": [
+        "dd: error reading '/dev/mapper/l': Input/output error", "13+0 records in",
+        "13+0 records out", "6656 bytes (6.7 kB, 6.5 KiB) copied",
+        "dd: error reading '/dev/mapper/l': Input/output error", "0+0 records in",
+        "0+0 records out", "0 bytes copied"]}),
+    # A ram disk has no write cache, so that no flush reaches a target over it; a file has one.
+    (r"bio w /dev/mapper/f 4 4 W; bio f ", {"rules": [
+        (r"^(write 4\+4: (.*)\n)fsync: ok$", r"\1fsync: \2")]}),
+    # What only block devices have.
+    (r"blockdev --get(ss|iomin)", {"rules": [(r"^\d+\n", "")]}),
+    # The kernel lets 2^64 wrap to 0.
+    (r"linear /dev/ram0 18446744073709551616", {"status": 1, "err": [
+        "device-mapper: reload ioctl on x (253:0) failed: Invalid argument", "Command failed."],
+        "kernel": ["device-mapper: table: 253:0: linear: Invalid device sector (-EINVAL)"]}),
+]
+# The same for what follows from a difference: rules for what is expected from then on.
+CONSEQUENCES = [
+    # The three devices that were refused are not listed, and the next ones get their numbers.
+    (r"create control ", [
+        (r"^(\.|\.\.|control)(\t|: ).*\n?", ""), (r"^control\n?", ""),
+        (r"253(:|, )4\b", r"253\g<1>1"), (r"253(:|, )5\b", r"253\g<1>2")]),
+]
+# dmsetup opens the node of a device to learn its read-ahead; dmctl asks the daemon.
+NOT_SAID = r"^.*: open failed: No such .*\n?"
