@@ -13,6 +13,7 @@ NOT_REPLAYED_WHOLE = [
     (r"^blockdev --getsz --get", "what only block devices have"),
     (r"^for i in 1 2 3 4 5 6 7 8 9 10 11 12; do bio r",
      "a sample of up and down in real time; flakey_test has a clock of its own"),
+    (r"^for d in loop0 loop1 .*queue/write_cache", "queue limits of block devices"),
 ]
 
 # Sections that are skipped, aloud, while dmctl lacks a target: (pattern of the title, target).
@@ -75,6 +76,22 @@ DIFFERENCES = [
     # A ram disk has no write cache, so that no flush reaches a target over it; a file has one.
     (r"bio w /dev/mapper/f 4 4 W; bio f ", {"rules": [
         (r"^(write 4\+4: (.*)\n)fsync: ok$", r"\1fsync: \2")]}),
+    # A write that has to be durable is that on the device where it lies. The recorder's loop devices
+    # cannot do that, so that all of the volume is flushed, also the leg that fails.
+    (r"bio w /dev/mapper/mt 0 8 A fua; bio w /dev/mapper/mt 1024 8 A fua", {"rules": [
+        (r"^write 0\+8: .*(?=\nwrite 1024)", "write 0+8 tag A fua: 4096 bytes")]}),
+    (r"bio f /dev/mapper/s; .*bio w /dev/mapper/s 0 8 A fua", {"rules": [
+        (r"^write 0\+8: .*", "write 0+8 tag A fua: 4096 bytes")]}),
+    # The third dd: the same. The second one, where writes fail: no page cache takes them first.
+    (r"of=/dev/mapper/mt bs=512 count=8 oflag=sync,direct", {
+        "rules": [(r"^(dd-rc=1\n){4}", "dd-rc=1\ndd-rc=1\ndd-rc=0\ndd-rc=1\n")],
+        "err_rules": [
+            (r"(?<=copied\n)(dd: fsync failed for ('.*'):.*\n)8\+0 .*\n8\+0 .*\n4096 .*\n"
+             r"(?=dd: error)",
+             r"dd: error writing \2: Input/output error\n\g<1>1+0 records in\n0+0 records out\n"
+             r"0 bytes copied\n"),
+            (r"dd: error writing .*\n1\+0 .*\n0\+0 .*\n0 bytes .*\n(?=dd: fdatasync)",
+             "8+0 records in\n8+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied\n")]}),
     # What only block devices have.
     (r"blockdev --get(ss|iomin)", {"rules": [(r"^\d+\n", "")]}),
     # The kernel lets 2^64 wrap to 0.

@@ -141,6 +141,8 @@ class Replay:
             (r"( delay /dev/ram0 0 [23])000\b", r"\g<1>0000"),
             (r"/dev/ram([0-5])\b", work + r"/ram\1"),
             (r"/dev/(loop\d+)\b", work + r"/\1"),
+            # A regular file is cut off there by dd, a block device is not.
+            (r" seek=1024 conv=fsync\b", " seek=1024 conv=fsync,notrunc"),
             (r"/dev/mapper/", mount + "/"),
             (r"/dev/mapper\b", mount),
             (r"/tmp/tbl\b", work + "/tbl"),
@@ -153,6 +155,7 @@ class Replay:
             (r"\b7:(\d+)(?=[ ,;]|$)", work + r"/loop\1"),
             (r"linear 253:2 0", "linear multi 0"),
             (r"striped 2( 16)? 253:0( 0)? 253:1", r"striped 2\1 u1\2 u2"),
+            (r"/loop0 (0 )?253:0", r"/loop0 \1fl"),
             (r"(unstriped \d+ \d+ \d+) 253:0", r"\1 s"),
         ]
 
@@ -232,7 +235,7 @@ class Replay:
         return run_rules([*self.expected, (NOT_SAID, ""), *rules], text).split("\n")[:-1]
 
     def compare_errors(self, entry, got):
-        want = self.wanted(entry.err)
+        want = self.wanted(entry.err, entry.err_rules)
         if "Usage:" in want:  # ours is ours
             want = want[:want.index("Usage:") + 1]
             got = got[:got.index("Usage:") + 1] if "Usage:" in got else got
@@ -276,7 +279,7 @@ def without_times(text):
 
 def differently(entry):
     changed = Entry(entry.number, entry.command)
-    changed.__dict__.update(entry.__dict__, rules=[])
+    changed.__dict__.update(entry.__dict__, rules=[], err_rules=[])
     for pattern, instead in DIFFERENCES:
         found = re.search(pattern, entry.command)
         if found:
