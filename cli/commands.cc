@@ -41,6 +41,8 @@ constexpr Command kCommands[] = {
     {"message", 1, kAny, kDaemon, message_command},
     {"wait", 0, 2, kDaemon, wait_command},
     {"setgeometry", 4, 5, kDaemon, setgeometry_command},
+    {"why", 0, kAny, kDaemon, why_command},
+    {"fail-held", 0, 2, kDaemon, fail_held_command},
     {"mknodes", 0, kAny, kDaemon, mknodes_command},
     {"targets", 0, 0, kDaemon, targets_command},
     {"target-version", 1, kAny, kDaemon, target_version_command},
@@ -51,6 +53,7 @@ constexpr Command kCommands[] = {
 int words_needed(const Session& session, const Command& command) {
   bool device_is_word = !session.by_option();
   if (command.name == "message") return device_is_word ? 2 : 1;
+  if (command.name == "fail-held") return device_is_word ? 1 : 0;
   if (command.name == "setgeometry") return device_is_word ? 5 : 4;
   return command.min_words;
 }

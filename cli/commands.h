@@ -50,6 +50,10 @@ bool clear_command(Session&, const Words&);
 bool wait_command(Session&, const Words&);
 bool message_command(Session&, const Words&);
 bool setgeometry_command(Session&, const Words&);
+// What `why` prints.
+std::string wait_report_text(const WaitReport& report);
+bool why_command(Session& session, const Words& words);
+bool fail_held_command(Session& session, const Words& words);
 bool mknodes_command(Session&, const Words&);
 // 0 when there is no --readahead or it is auto; false, with a word on stderr, when it is bad.
 bool read_ahead_option(Session&, nlohmann::json& params);

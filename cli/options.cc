@@ -33,6 +33,7 @@ enum LongOption : int {
   kStore,
   kTable,
   kTarget,
+  kTimeout,
   kTree,
   kUnquoted,
   kVersionOption,
@@ -78,6 +79,7 @@ const option kLongOptions[] = {
     {"store", required_argument, nullptr, kStore},
     {"table", required_argument, nullptr, kTable},
     {"target", required_argument, nullptr, kTarget},
+    {"timeout", required_argument, nullptr, kTimeout},
     {"tree", no_argument, nullptr, kTree},
     {"udevcookie", required_argument, nullptr, kIgnoredValue},
     {"uid", required_argument, nullptr, 'U'},
@@ -97,6 +99,17 @@ Result<uint32_t> parse_number(std::string_view what, std::string_view word) {
     return Error{EINVAL, fmt::format("Invalid {} number '{}'.", what, word)};
   }
   return value;
+}
+
+// Seconds with a fraction, as milliseconds.
+Result<uint32_t> parse_seconds(std::string_view word) {
+  double seconds = 0;
+  auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), seconds);
+  bool whole = !word.empty() && error == std::errc() && end == word.data() + word.size();
+  if (!whole || !(seconds >= 0) || seconds > UINT32_MAX / 1000.0) {
+    return Error{EINVAL, fmt::format("Invalid timeout '{}': seconds are expected.", word)};
+  }
+  return static_cast<uint32_t>(seconds * 1000);
 }
 
 Status set_mangling(Options& options, std::string_view word) {
@@ -197,6 +210,10 @@ Status take(Options& o, int code, const char* value) {
     case kTarget:
       o.target = value;
       break;
+    case kTimeout: {
+      DM_TRY(o.timeout_ms, parse_seconds(value));
+      break;
+    }
     case kTree:
       o.tree = true;
       break;

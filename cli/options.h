@@ -41,6 +41,7 @@ struct Options {
   std::optional<std::string> read_ahead;
   bool noflush = false;
   bool nolockfs = false;
+  std::optional<uint32_t> timeout_ms;  // suspend
   bool inactive = false;
   bool retry = false;
   bool deferred = false;

@@ -157,6 +157,7 @@ Result<Device> read_device(const json& reply, Mangling mode) {
   m.get("read_ahead", d.read_ahead);
   m.get("not_activated", d.not_activated);
   m.get("fault", d.fault);
+  m.get("held", d.held);
   DM_TRY_STATUS(m.status());
   d.name = unmangle(d.sent_name, mode);
   d.uuid = unmangle(d.sent_uuid, mode);
@@ -184,6 +185,44 @@ Result<DeviceDeps> read_deps(const json& reply, Mangling mode) {
 
 Result<std::vector<TargetVersion>> read_targets(const json& reply) {
   return read_array<TargetVersion>(reply, "targets", read_target);
+}
+
+Result<WaitReport> read_wait_report(const json& reply, Mangling mode) {
+  WaitReport report;
+  Members m(reply);
+  const json* info = m.any("info");
+  m.get("suspending", report.suspending);
+  m.get("in_flight", report.in_flight);
+  m.get("refused", report.refused);
+  m.get("held_count", report.held_count);
+  const json* freed_by = m.array("freed_by");
+  DM_TRY_STATUS(m.status());
+  DM_TRY(report.info, read_device(*info, mode));
+  for (const json& act : *freed_by) {
+    if (act.is_string()) report.freed_by.push_back(act.get<std::string>());
+  }
+  DM_TRY(report.held, read_array<WaitingBio>(reply, "held", [](const json& b) -> Result<WaitingBio> {
+           WaitingBio bio;
+           Members of(b);
+           of.get("where", bio.where);
+           of.get("op", bio.op);
+           of.get("fua", bio.fua);
+           of.get("sector", bio.sector);
+           of.get("count", bio.count);
+           of.get("pid", bio.pid);
+           of.get("age_ms", bio.age_ms);
+           DM_TRY_STATUS(of.status());
+           return bio;
+         }));
+  return report;
+}
+
+Result<uint64_t> read_failed_count(const json& reply) {
+  uint64_t failed = 0;
+  Members m(reply);
+  m.get("failed", failed);
+  DM_TRY_STATUS(m.status());
+  return failed;
 }
 
 Result<DaemonVersion> read_version(const json& reply) {

@@ -30,12 +30,34 @@ struct Device {
   bool inactive_table = false;
   bool deferred_remove = false;
   uint64_t read_ahead = 0;
+  uint64_t held = 0;          // requests that wait
   std::string not_activated;  // why; empty: it is fine
   std::string fault;          // what went wrong below; empty: it is fine
 
   // A device that never had a table has no disk behind its name yet: no block device name and no
   // read-ahead.
   bool has_disk() const { return live_table || inactive_table; }
+};
+
+// A request that waits.
+struct WaitingBio {
+  std::string where;  // deferred, pushback, or the type of a target
+  std::string op;
+  bool fua = false;
+  uint64_t sector = 0;
+  uint64_t count = 0;
+  uint64_t pid = 0;
+  uint64_t age_ms = 0;
+};
+
+struct WaitReport {
+  Device info;
+  bool suspending = false;
+  uint64_t in_flight = 0;
+  uint64_t refused = 0;
+  uint64_t held_count = 0;
+  std::vector<WaitingBio> held;  // not always all
+  std::vector<std::string> freed_by;
 };
 
 struct DeviceTable {
@@ -74,6 +96,8 @@ struct DaemonVersion {
 Result<Device> read_device(const nlohmann::json& reply, Mangling mode);
 Result<std::vector<Device>> read_devices(const nlohmann::json& reply, Mangling mode);
 Result<DeviceTable> read_device_table(const nlohmann::json& reply, Mangling mode);
+Result<WaitReport> read_wait_report(const nlohmann::json& reply, Mangling mode);
+Result<uint64_t> read_failed_count(const nlohmann::json& reply);
 Result<DeviceDeps> read_deps(const nlohmann::json& reply, Mangling mode);
 Result<std::vector<TargetVersion>> read_targets(const nlohmann::json& reply);
 Result<DaemonVersion> read_version(const nlohmann::json& reply);

@@ -40,7 +40,9 @@ json suspend_flags(const Options& options) {
 }
 
 bool suspend_device(Session& session, const DeviceRef& device) {
-  auto reply = session.run("suspend", device, "suspend", suspend_flags(session.options()));
+  json params = suspend_flags(session.options());
+  if (auto timeout = session.options().timeout_ms) params["timeout_ms"] = *timeout;
+  auto reply = session.run("suspend", device, "suspend", params);
   return reply && session.print_info_if_verbose(*reply);
 }
 

@@ -157,7 +157,8 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   SystemClock clock;
   auto executor = std::make_unique<ThreadExecutor>();
   auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
-      .registry = registry, .store = *store, .executor = *executor, .io = io, .clock = clock});
+      .registry = registry, .store = *store, .executor = *executor, .io = io, .clock = clock,
+      .held_limit = options.mount_options.held_limit.value_or(HeldBudget::kDefaultLimit)});
   DM_TRY_STATUS(manager->start());
   for (const DeviceInfo& info : manager->infos()) {
     if (info.not_activated.empty()) continue;

@@ -58,6 +58,24 @@ Result<std::string> text(std::string_view name, std::string_view value) {
   return std::string(value);
 }
 
+// With K, M, G or T behind it, of 1024.
+Result<uint64_t> bytes(std::string_view name, std::string_view text) {
+  constexpr std::string_view kUnits = "KMGT";
+  std::string_view digits = text;
+  unsigned shift = 0;
+  if (size_t unit = text.empty() ? kUnits.npos : kUnits.find(text.back()); unit != kUnits.npos) {
+    shift = 10 * (static_cast<unsigned>(unit) + 1);
+    digits.remove_suffix(1);
+  }
+  uint64_t value = 0;
+  auto [end, failed] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (digits.empty() || failed != std::errc() || end != digits.data() + digits.size() ||
+      value > UINT64_MAX >> shift) {
+    return Error{EINVAL, fmt::format("-o {}: '{}' is not a number of bytes, such as 64M", name, text)};
+  }
+  return value << shift;
+}
+
 Result<Engine> engine_named(std::string_view value) {
   for (size_t i = 0; i < std::size(kEngineNames); ++i) {
     if (value == kEngineNames[i]) return static_cast<Engine>(i);
@@ -98,6 +116,8 @@ Status apply(MountOptions& options, const std::string& word) {
     options.cache = value == "on";
   } else if (name == "engine") {
     DM_TRY(options.engine, engine_named(value));
+  } else if (name == "held_limit") {
+    DM_TRY(options.held_limit, bytes(name, value));
   } else if (name == "fsname") {
     DM_TRY(options.fsname, text(name, value));
   } else if (name == "log") {

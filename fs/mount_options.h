@@ -27,6 +27,7 @@ struct MountOptions {
   std::optional<gid_t> gid;
   std::optional<unsigned> threads;
   std::optional<unsigned> max_background;
+  std::optional<uint64_t> held_limit;  // bytes
   std::string log;  // empty: <store>.log, or stderr in the foreground
   std::string log_level = "info";
 };

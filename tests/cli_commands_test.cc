@@ -34,7 +34,8 @@ json info(const std::string& name, uint32_t minor = 0, bool live = true) {
           {"read_ahead", 256},
           {"size", 8},
           {"not_activated", ""},
-          {"fault", ""}};
+          {"fault", ""},
+          {"held", 0}};
 }
 
 json table_reply(const json& device, std::vector<json> targets) {

@@ -135,7 +135,8 @@ TEST_F(DispatcherTest, CreateAnswersWithAllThereIsToKnow) {
                   {"size", 0},
                   {"geometry", {{"cylinders", 0}, {"heads", 0}, {"sectors", 0}, {"start", 0}}},
                   {"not_activated", ""},
-                  {"fault", ""}}));
+                  {"fault", ""},
+                  {"held", 0}}));
   EXPECT_EQ(ok("status", {{"name", "vol"}}), info);
   EXPECT_EQ(ok("status", {{"uuid", "U-1"}}), info);
   EXPECT_EQ(ok("status", {{"minor", 7}}), info);

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/base/errno_names.h"
 #include "core/control/json_convert.h"
 #include "core/control/protocol.h"
 
@@ -42,6 +43,7 @@ const Dispatcher::Entry Dispatcher::kMethods[] = {
     {"deps", &Dispatcher::deps},         {"list", &Dispatcher::list},
     {"targets", &Dispatcher::targets},   {"message", &Dispatcher::message},
     {"wait", &Dispatcher::wait},         {"set_geometry", &Dispatcher::set_geometry},
+    {"why", &Dispatcher::why},           {"fail_held", &Dispatcher::fail_held},
     {"shutdown", &Dispatcher::shutdown},
 };
 
@@ -110,6 +112,9 @@ Dispatcher::Reply Dispatcher::suspend(ParamReader& params, CancelToken& cancel) 
   SuspendArgs args{.device = read_selector(params),
                    .noflush = params.flag("noflush"),
                    .lockfs = params.flag("lockfs", true)};
+  if (auto timeout = params.optional_u32("timeout_ms")) {
+    args.timeout = std::chrono::milliseconds(*timeout);
+  }
   DM_TRY_STATUS(params.finish());
   return info_reply(commands_.suspend(args, cancel));
 }
@@ -121,6 +126,23 @@ Dispatcher::Reply Dispatcher::resume(ParamReader& params, CancelToken& cancel) {
                   .read_ahead = params.optional_u32("read_ahead")};
   DM_TRY_STATUS(params.finish());
   return info_reply(commands_.resume(args, cancel));
+}
+
+Dispatcher::Reply Dispatcher::why(ParamReader& params, CancelToken&) {
+  DeviceSelector device = read_selector(params);
+  DM_TRY_STATUS(params.finish());
+  DM_TRY(WaitReport report, commands_.why(device));
+  return to_json(report);
+}
+
+Dispatcher::Reply Dispatcher::fail_held(ParamReader& params, CancelToken&) {
+  DeviceSelector device = read_selector(params);
+  std::string word = params.optional_text("errno").value_or("EIO");
+  int error = parse_errno(word);
+  if (error == 0) params.refuse("errno: '" + word + "' is no errno's name or number");
+  DM_TRY_STATUS(params.finish());
+  DM_TRY(uint64_t failed, commands_.fail_held(device, error));
+  return json{{"failed", failed}};
 }
 
 Dispatcher::Reply Dispatcher::status(ParamReader& params, CancelToken&) {

@@ -48,6 +48,8 @@ class Dispatcher {
   Reply rename(ParamReader& params, CancelToken& cancel);
   Reply suspend(ParamReader& params, CancelToken& cancel);
   Reply resume(ParamReader& params, CancelToken& cancel);
+  Reply why(ParamReader& params, CancelToken& cancel);
+  Reply fail_held(ParamReader& params, CancelToken& cancel);
   Reply status(ParamReader& params, CancelToken& cancel);
   Reply load(ParamReader& params, CancelToken& cancel);
   Reply clear(ParamReader& params, CancelToken& cancel);

@@ -58,6 +58,7 @@ json to_json(const DeviceInfo& info) {
           {"inactive_table", info.inactive_table},
           {"deferred_remove", info.deferred_remove},
           {"read_ahead", info.read_ahead},
+          {"held", info.held},
           {"size", info.size.n},
           {"geometry",
            {{"cylinders", info.geometry.cylinders},
@@ -77,6 +78,23 @@ json to_json(const TableStatus& table) {
                        {"params", target.params}});
   }
   return {{"info", to_json(table.info)}, {"targets", std::move(targets)}};
+}
+
+json to_json(const WaitReport& report) {
+  json held = json::array();
+  for (const HeldBio& bio : report.held.bios) {
+    held.push_back({{"where", bio.where},
+                    {"op", op_name(bio.op)},
+                    {"fua", bio.fua},
+                    {"sector", bio.sector.n},
+                    {"count", bio.count.n},
+                    {"pid", bio.pid},
+                    {"age_ms", bio.age.count() / 1'000'000}});
+  }
+  return {{"info", to_json(report.info)},     {"suspending", report.suspending},
+          {"in_flight", report.in_flight},    {"refused", report.refused},
+          {"held_count", report.held.count},  {"held", std::move(held)},
+          {"freed_by", report.freed_by}};
 }
 
 json to_json(const TableDeps& table) {

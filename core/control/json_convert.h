@@ -17,6 +17,7 @@ std::vector<TargetSpec> read_targets(ParamReader& params);
 
 nlohmann::json to_json(const DeviceInfo& info);
 nlohmann::json to_json(const TableStatus& table);
+nlohmann::json to_json(const WaitReport& report);
 nlohmann::json to_json(const TableDeps& deps);
 
 }  // namespace dmfs

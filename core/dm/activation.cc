@@ -61,7 +61,7 @@ Status DeviceManager::start() {
     MutexLock lock(index_mutex_);
     for (const StoredDevice& stored : devices) {
       Node node;
-      node.device = std::make_shared<MappedDevice>(stored.record.minor);
+      node.device = std::make_shared<MappedDevice>(stored.record.minor, held_budget_);
       node.record = stored.record;
       names_.emplace(stored.record.name, stored.record.minor);
       if (!stored.record.uuid.empty()) uuids_.emplace(stored.record.uuid, stored.record.minor);

@@ -3,6 +3,8 @@
 
 #include <sys/sysmacros.h>
 
+#include <atomic>
+
 #include <fmt/format.h>
 
 #include "core/dm/device_manager.h"
@@ -27,7 +29,81 @@ Result<DeviceInfo> Commands::status(const DeviceSelector& device) { return manag
 std::vector<DeviceInfo> Commands::list() { return manager_.infos(); }
 
 Result<DeviceInfo> Commands::suspend(const SuspendArgs& args, CancelToken& cancel) {
-  return manager_.suspend(args, cancel);
+  if (!args.timeout) return manager_.suspend(args, cancel);
+  // Either ends the wait: the time, or the client.
+  struct Deadline {
+    CancelToken token;
+    std::atomic<bool> passed{false};
+  } deadline;
+  Clock& clock = manager_.clock();
+  Result<DeviceInfo> done = [&] {
+    CancelToken::Waker client(cancel, [&deadline] { deadline.token.cancel(); });
+    uint64_t alarm = clock.call_at(clock.now() + *args.timeout, [&deadline] {
+      deadline.passed.store(true);
+      deadline.token.cancel();
+    });
+    auto suspended = manager_.suspend(args, deadline.token);
+    clock.cancel_and_wait(alarm);
+    return suspended;
+  }();
+  if (!done && done.error().code == EINTR && deadline.passed.load() && !cancel.cancelled()) {
+    return Error{ETIMEDOUT, done.error().message + fmt::format("; gave up after {} ms",
+                                                               args.timeout->count())};
+  }
+  return done;
+}
+
+Result<WaitReport> Commands::why(const DeviceSelector& selector) {
+  DM_TRY(auto device, manager_.select(selector));
+  DM_TRY(auto info, manager_.info(selector));
+  WaitReport report{.info = std::move(info),
+                    .suspending = device->suspending(),
+                    .in_flight = device->in_flight(),
+                    .refused = device->refused_count(),
+                    .held = device->held(),
+                    .freed_by = {}};
+  const std::string& name = report.info.name;
+  auto live = device->live_table();
+  if (report.suspending) {
+    report.freed_by.push_back(fmt::format(
+        "a suspend waits for the {} in flight; interrupting it makes the device active again",
+        report.in_flight));
+  } else if (report.info.suspended) {
+    report.freed_by.push_back(
+        live || report.info.inactive_table
+            ? fmt::format("the device is suspended: dmctl resume {}", name)
+            : fmt::format("the device has no table: dmctl load {0}, then dmctl resume {0}", name));
+  }
+  if (report.held.count > 0) {
+    report.freed_by.push_back(fmt::format("to fail what waits: dmctl fail-held {}", name));
+  }
+  if (!live) return report;
+  for (const Table::Entry& entry : live->entries()) {
+    HeldList kept;
+    entry.target->list_held(kept);
+    if (kept.count == 0) continue;
+    report.freed_by.push_back(fmt::format("target {} at sector {} keeps {}: {}", entry.type->name,
+                                          entry.begin.n, kept.count, entry.target->freed_by()));
+  }
+  if (report.in_flight == 0) return report;
+  for (BackingFile* below : live->devices()) {
+    int64_t minor = below->volume_minor();
+    if (minor < 0) continue;
+    auto volume = manager_.find(static_cast<uint32_t>(minor));
+    if (volume && volume->suspended()) {
+      report.freed_by.push_back(fmt::format("volume {0} below is suspended: dmctl resume {0}",
+                                            below->name()));
+    } else if (volume && volume->in_flight() > 0) {
+      report.freed_by.push_back(fmt::format("volume {0} below has {1} in flight: dmctl why {0}",
+                                            below->name(), volume->in_flight()));
+    }
+  }
+  return report;
+}
+
+Result<uint64_t> Commands::fail_held(const DeviceSelector& selector, int error) {
+  DM_TRY(auto device, manager_.select(selector));
+  return uint64_t{device->fail_held(error)};
 }
 
 Result<DeviceInfo> Commands::resume(const ResumeArgs& args, CancelToken& cancel) {
@@ -129,8 +205,8 @@ Result<std::string> Commands::message(const DeviceSelector& selector, Sectors se
     DM_TRY_STATUS(manager_.cancel_deferred_remove(selector));
     return std::string();
   }
-  // Targets are told things one at a time, and never while a table is swapped.
-  MutexLock command(device->command_mutex());
+  // Not behind a suspend that waits: a message may be what frees the bios that it waits for.
+  MutexLock one(device->message_mutex());
   auto table = device->live_table();
   if (!table) return Error{EINVAL, "The device has no table."};
   if (sector >= table->size()) {

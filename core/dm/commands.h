@@ -5,6 +5,7 @@
 // files); none holds up another device's commands while it waits.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "core/base/cancel.h"
 #include "core/base/result.h"
 #include "core/dm/device_store.h"
+#include "core/dm/held.h"
 #include "core/dm/target.h"
 
 namespace dmfs {
@@ -45,6 +47,7 @@ struct DeviceInfo {
   bool inactive_table = false;
   bool deferred_remove = false;
   uint32_t read_ahead = 0;     // sectors
+  uint64_t held = 0;           // bios that wait: deferred, pushed back, or kept by a target
   Sectors size;                // of the live table
   Geometry geometry;
   std::string not_activated;   // why the live table could not be built at start; empty: it is fine
@@ -68,6 +71,7 @@ struct SuspendArgs {
   DeviceSelector device;
   bool noflush = false;
   bool lockfs = true;
+  std::optional<std::chrono::milliseconds> timeout = {};  // to wait for what is in flight
 };
 
 struct ResumeArgs {
@@ -109,6 +113,16 @@ struct TableDeps {
   std::vector<Dependency> deps;  // in the kernel's order: last opened first
 };
 
+// What waits on a device, and why.
+struct WaitReport {
+  DeviceInfo info;
+  bool suspending = false;    // a suspend waits for what is in flight
+  int64_t in_flight = 0;      // bios inside: with targets, or with what lies below
+  uint64_t refused = 0;       // bios that were refused for want of memory, ever
+  HeldList held;
+  std::vector<std::string> freed_by;  // what would let it go, each in a sentence
+};
+
 struct RemoveAllResult {
   std::vector<std::string> open;  // names that are in use and stay (or wait for the last close)
 };
@@ -123,9 +137,13 @@ class Commands {
   Result<bool> remove(const RemoveArgs& args);
   Result<RemoveAllResult> remove_all(bool deferred);
   Result<DeviceInfo> rename(const RenameArgs& args);
-  // `cancel` (client gone) ends a wait with EINTR; the device is active again then.
+  // `cancel` (client gone) ends a wait with EINTR, the timeout with ETIMEDOUT; the device is active
+  // again then.
   Result<DeviceInfo> suspend(const SuspendArgs& args, CancelToken& cancel);
   Result<DeviceInfo> resume(const ResumeArgs& args, CancelToken& cancel);
+  Result<WaitReport> why(const DeviceSelector& device);
+  // Completes all that waits with `error` (an errno); how many.
+  Result<uint64_t> fail_held(const DeviceSelector& device, int error);
   Result<DeviceInfo> status(const DeviceSelector& device);
   Result<DeviceInfo> load(const LoadArgs& args);
   Result<DeviceInfo> clear(const DeviceSelector& device);

@@ -84,7 +84,7 @@ Result<DeviceInfo> DeviceManager::create(const CreateArgs& args) {
   {
     MutexLock lock(index_mutex_);
     Node node;
-    node.device = std::make_shared<MappedDevice>(record.minor);
+    node.device = std::make_shared<MappedDevice>(record.minor, held_budget_);
     node.record = record;
     nodes_.emplace(record.minor, std::move(node));
     names_.emplace(record.name, record.minor);

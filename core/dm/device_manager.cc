@@ -22,7 +22,8 @@ DeviceManager::DeviceManager(Options options)
       store_(options.store),
       executor_(options.executor),
       io_(options.io),
-      clock_(options.clock) {}
+      clock_(options.clock),
+      held_budget_(options.held_limit) {}
 
 DeviceManager::~DeviceManager() {
   // Tables first, while every device that they lie on is still in the index.
@@ -151,6 +152,7 @@ DeviceInfo DeviceManager::describe(const Node& node) {
     info.not_activated = live->unavailable_reason();
     info.fault = live->fault();
   }
+  info.held = node.device->in_flight() > 0 ? node.device->held().count : node.device->held_count();
   return info;
 }
 

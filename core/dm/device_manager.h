@@ -47,7 +47,8 @@ class DeviceManager {
     DeviceStore& store;
     Executor& executor;            // for removals at the last close
     IoService& io;                 // for backing files
-    Clock& clock;                  // for targets
+    Clock& clock;                  // for targets, and for suspends with a time limit
+    uint64_t held_limit = HeldBudget::kDefaultLimit;  // bytes of data in suspended devices
   };
 
   explicit DeviceManager(Options options);
@@ -60,6 +61,8 @@ class DeviceManager {
   Status start();
   // At the end: every held bio fails with EIO, event numbers are stored, waiters leave.
   void stop();
+
+  Clock& clock() { return clock_; }
 
   // Which mount is ours, once it is mounted; nullptr takes it back.
   void set_own_mount(const OwnMount* mount) DM_EXCLUDES(index_mutex_);
@@ -150,6 +153,7 @@ class DeviceManager {
   Executor& executor_;
   IoService& io_;
   Clock& clock_;
+  HeldBudget held_budget_;
 
   // own synchronisation
   std::atomic<ChangeObserver*> change_observer_{nullptr};

@@ -48,6 +48,7 @@ void DmIo::send(const Table::Entry& entry, Sectors sector, Sectors count, uint64
   clone.pid = original->pid;
   clone.mark = 0;
   clone.origin = original->origin;
+  clone.held_since = 0;
   clone.reset();
   remaining.fetch_add(1, std::memory_order_relaxed);
 
@@ -106,16 +107,17 @@ void DmIo::put() {
 void MappedDevice::submit(Bio& bio) {
   InFlight::Shard shard;
   while (!in_flight_.try_enter(shard)) {
-    int cancelled;
+    int refused;
+    bool tell = false;
     {
       MutexLock lock(held_mutex_);
       // The door opens under this lock, together with taking what was held: nothing is left
       // behind.
       if (!in_flight_.closed()) continue;
-      cancelled = bio.cancelled();
-      if (!cancelled) deferred_.push_back(bio);
+      refused = defer(bio, tell);
     }
-    if (cancelled) bio.complete(cancelled);
+    if (tell) events_.raise();
+    if (refused) bio.complete(refused);
     return;
   }
   start(bio, shard);
@@ -192,6 +194,8 @@ bool MappedDevice::push_back(Bio& bio) {
   MutexLock lock(held_mutex_);
   if (!noflush_suspending_ || bio.cancelled()) return false;
   bio.reset();
+  stamp_held(bio);
+  budget_.force(bio);
   pushback_.push_back(bio);
   return true;
 }

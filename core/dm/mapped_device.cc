@@ -15,7 +15,7 @@ uint64_t next_generation() {
 
 }  // namespace
 
-MappedDevice::MappedDevice(uint32_t minor) : minor_(minor) {}
+MappedDevice::MappedDevice(uint32_t minor, HeldBudget& budget) : minor_(minor), budget_(budget) {}
 
 MappedDevice::~MappedDevice() {
   MutexLock lock(held_mutex_);
@@ -54,7 +54,7 @@ size_t MappedDevice::cancel(const BioCancel& cancel) {
     deferred = deferred_.take(cancel);
     pushback = pushback_.take(cancel);
   }
-  size_t count = pushback.complete_all(cancel.error) + deferred.complete_all(cancel.error);
+  size_t count = let_go(pushback, cancel.error) + let_go(deferred, cancel.error);
   if (in_flight_.count() == 0) return count;
   if (auto table = live_table()) {
     for (const Table::Entry& entry : table->entries()) count += entry.target->cancel(cancel);
@@ -70,7 +70,7 @@ size_t MappedDevice::fail_held(int error) {
     std::swap(deferred, deferred_);
     std::swap(pushback, pushback_);
   }
-  size_t count = pushback.complete_all(error) + deferred.complete_all(error);
+  size_t count = let_go(pushback, error) + let_go(deferred, error);
   if (in_flight_.count() == 0) return count;
   if (auto table = live_table()) {
     for (const Table::Entry& entry : table->entries()) {
@@ -88,6 +88,51 @@ bool MappedDevice::noflush_suspending() const {
 size_t MappedDevice::held_count() const {
   MutexLock lock(held_mutex_);
   return deferred_.size() + pushback_.size();
+}
+
+uint64_t MappedDevice::refused_count() const {
+  MutexLock lock(held_mutex_);
+  return refused_;
+}
+
+HeldList MappedDevice::held() const {
+  HeldList list;
+  {
+    MutexLock lock(held_mutex_);
+    list.add_all("pushback", pushback_);
+    list.add_all("deferred", deferred_);
+  }
+  if (auto table = live_table()) {
+    for (const Table::Entry& entry : table->entries()) entry.target->list_held(list);
+  }
+  return list;
+}
+
+int MappedDevice::defer(Bio& bio, bool& tell) {
+  if (int cancelled = bio.cancelled()) return cancelled;
+  if (!budget_.take(bio)) {
+    // Told once for all that is refused until there is room again.
+    tell = refused_++ == refused_told_;
+    return ENOMEM;
+  }
+  refused_told_ = refused_;
+  stamp_held(bio);
+  deferred_.push_back(bio);
+  return 0;
+}
+
+size_t MappedDevice::let_go(BioList& list, int error) {
+  size_t count = list.size();
+  while (Bio* bio = list.pop_front()) {
+    taken(*bio);
+    bio->complete(error);
+  }
+  return count;
+}
+
+void MappedDevice::taken(Bio& bio) {
+  budget_.give(bio);
+  bio.held_since = 0;
 }
 
 void MappedDevice::publish(std::shared_ptr<Table> live) {
@@ -112,6 +157,7 @@ Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken&
   if (table) {
     for (const Table::Entry& entry : table->entries()) entry.target->presuspend();
   }
+  suspending_.store(true, std::memory_order_relaxed);
   // 2. New I/O goes to the deferred list from here on.
   in_flight_.close();
   // 3. Everything inside ends, or is pushed back.
@@ -120,6 +166,7 @@ Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken&
     CancelToken::Waker waker(cancel, [this] { in_flight_.poke(); });
     empty = in_flight_.wait_empty([&cancel] { return cancel.cancelled(); });
   }
+  suspending_.store(false, std::memory_order_relaxed);
   // 4. Nothing is pushed back any more; what was goes before what came later.
   {
     MutexLock lock(held_mutex_);
@@ -152,7 +199,10 @@ void MappedDevice::unblock() {
       if (held.empty() || round == kMaxRounds) in_flight_.open();
     }
     if (held.empty()) return;
-    while (Bio* bio = held.pop_front()) start(*bio, in_flight_.enter_closed());
+    while (Bio* bio = held.pop_front()) {
+      taken(*bio);
+      start(*bio, in_flight_.enter_closed());
+    }
     if (round == kMaxRounds) return;
   }
 }

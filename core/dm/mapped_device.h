@@ -2,7 +2,7 @@
 // A mapped device: a live table that I/O goes through, an inactive one that waits for resume, and
 // the state machine of suspend and resume.
 //
-// Lock order: command_mutex_ > (a manager's and a store's locks) > slots_mutex_ ; held_mutex_ and
+// Lock order: message_mutex_ and, apart from it, command_mutex_ > (a manager's and a store's locks) > slots_mutex_ ; held_mutex_ and
 // the event mutex are leaves. Targets, completions and submit() are called with none of them
 // held, except hooks (presuspend ...), which run under command_mutex_.
 #pragma once
@@ -18,6 +18,7 @@
 #include "core/base/mutex.h"
 #include "core/base/result.h"
 #include "core/dm/event_counter.h"
+#include "core/dm/held.h"
 #include "core/dm/in_flight.h"
 #include "core/dm/table.h"
 #include "core/io/bio.h"
@@ -33,7 +34,9 @@ struct SuspendOptions {
 
 class MappedDevice {
  public:
-  explicit MappedDevice(uint32_t minor);
+  // `budget` outlives the device; without one it has one of its own.
+  explicit MappedDevice(uint32_t minor) : MappedDevice(minor, own_budget_) {}
+  MappedDevice(uint32_t minor, HeldBudget& budget);
   ~MappedDevice();  // no I/O inside, nothing held
   MappedDevice(const MappedDevice&) = delete;
   MappedDevice& operator=(const MappedDevice&) = delete;
@@ -57,6 +60,10 @@ class MappedDevice {
   // Later I/O is held again.
   size_t fail_held(int error);
   size_t held_count() const;
+  // What waits here, then what targets keep.
+  HeldList held() const;
+  // How many were refused because there was no room to hold them.
+  uint64_t refused_count() const;
   int64_t in_flight() const { return in_flight_.count(); }
 
   // ---- what others may see: any thread ----------------------------------------------------
@@ -64,6 +71,8 @@ class MappedDevice {
   bool read_only() const { return read_only_.load(std::memory_order_acquire); }
   // While a noflush suspend lets requeued bios come back.
   bool noflush_suspending() const;
+  // While a suspend waits for what is in flight.
+  bool suspending() const { return suspending_.load(std::memory_order_relaxed); }
   bool suspended() const { return suspended_.load(std::memory_order_acquire); }
   std::shared_ptr<const Table> live_table() const;      // shared with readers of status
   std::shared_ptr<const Table> inactive_table() const;
@@ -77,6 +86,8 @@ class MappedDevice {
   // When it fails, the change is undone and its error returned.
   using Commit = std::function<Status()>;
 
+  // Targets are told messages one at a time, also while a suspend waits.
+  Mutex& message_mutex() DM_ATTRIBUTE(lock_returned(message_mutex_)) { return message_mutex_; }
   Mutex& command_mutex() DM_ATTRIBUTE(lock_returned(command_mutex_)) { return command_mutex_; }
   // Replaces (or with nullptr drops) the inactive table; the old one is returned, to be destroyed
   // by the caller once it holds no lock.
@@ -110,11 +121,19 @@ class MappedDevice {
   void unblock() DM_REQUIRES(command_mutex_);
   void publish(std::shared_ptr<Table> live) DM_REQUIRES(command_mutex_);
   Status resume_targets() DM_REQUIRES(command_mutex_);
+  // Puts the bio on the deferred list, or answers why not: an errno, and whether to tell it by an
+  // event.
+  int defer(Bio& bio, bool& tell) DM_REQUIRES(held_mutex_);
+  // Completes what was taken off a list; how many.
+  size_t let_go(BioList& list, int error);
+  void taken(Bio& bio);
   // One atomic step: if a noflush suspend is under way the bio goes to pushback.
   bool push_back(Bio& bio);
 
   // constant after construction
   const uint32_t minor_;
+  HeldBudget own_budget_;
+  HeldBudget& budget_;
 
   // own synchronisation
   InFlight in_flight_;
@@ -122,11 +141,13 @@ class MappedDevice {
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<bool> suspended_{false};
+  std::atomic<bool> suspending_{false};
   std::atomic<uint64_t> generation_{0};
   std::atomic<uint64_t> cancel_round_{0};  // the last BioCancel::round that was here
   // Read by whoever is counted in_flight_; changed only while nobody is.
   std::atomic<const Table*> io_table_{nullptr};
 
+  Mutex message_mutex_;  // one message at a time; taken before any lock of a target's
   Mutex command_mutex_;  // one command at a time; held across waits
 
   mutable Mutex slots_mutex_;
@@ -137,6 +158,8 @@ class MappedDevice {
   BioList deferred_ DM_GUARDED_BY(held_mutex_);
   BioList pushback_ DM_GUARDED_BY(held_mutex_);
   bool noflush_suspending_ DM_GUARDED_BY(held_mutex_) = false;
+  uint64_t refused_ DM_GUARDED_BY(held_mutex_) = 0;
+  uint64_t refused_told_ DM_GUARDED_BY(held_mutex_) = 0;
 };
 
 }  // namespace dmfs

@@ -15,6 +15,7 @@
 #include "core/base/registry.h"
 #include "core/base/result.h"
 #include "core/base/units.h"
+#include "core/dm/held.h"
 #include "core/io/backing_file.h"
 #include "core/io/bio.h"
 
@@ -106,6 +107,11 @@ class Target {
   virtual IoLimits limits() const { return {}; }
   // Whether discards go through; asked when one arrives.
   virtual bool supports_discard() const { return limits().num_discard_bios > 0; }
+
+  // For the same targets: what they keep now, and the message (or other act) that frees it, in a
+  // few words.
+  virtual void list_held(HeldList& list) const { (void)list; }
+  virtual std::string freed_by() const { return {}; }
 
   // The hooks of suspend and resume, in the kernel's order; called from the thread of the
   // command, one at a time for a device, no lock held that map(), message() or cancel() need. map()

@@ -108,6 +108,7 @@ class Bio {
   Bio* next = nullptr;       // for whoever holds the bio: a queue
   pid_t pid = 0;             // of the process that asked, 0 if none
   Bio* origin = this;        // what this is a clone of, all the way up; itself if it is none
+  int64_t held_since = 0;    // ns of the steady clock; for whoever holds the bio, 0 when nobody does
   std::atomic<int> cancel_error{0};  // of an origin; its owner clears it before another use
 
  private:

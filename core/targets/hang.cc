@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // hang: passes I/O through to a device, save that on a word it holds what touches a range of
 // sectors, for as long as one likes. A disk that does not answer, without the disk.
-#include <string.h>
-
 #include <algorithm>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "core/base/errno_names.h"
 #include "core/base/mutex.h"
 #include "core/targets/open_device.h"
 
@@ -15,23 +14,11 @@ namespace dmfs {
 namespace {
 
 constexpr size_t kMaxRanges = 1024;
-constexpr int kMaxErrno = 4095;
 
 struct Range {
   Sectors begin, end;  // within the target
   bool touches(Sectors at, Sectors count) const { return at < end && begin < at + count; }
 };
-
-// By its name or its number; 0 when there is no such errno.
-int parse_errno(const std::string& word) {
-  uint64_t number = 0;
-  bool is_number = parse_u64(word, number);
-  for (int code = 1; code <= kMaxErrno; ++code) {
-    const char* name = strerrorname_np(code);
-    if (name && (is_number ? number == static_cast<uint64_t>(code) : word == name)) return code;
-  }
-  return 0;
-}
 
 class Hang final : public Target {
  public:
@@ -53,6 +40,7 @@ class Hang final : public Target {
       if (!cancelled) {
         // presuspend() may have been here already.
         if (context_.noflush_suspending()) return MapResult::Requeue;
+        stamp_held(bio);
         held_.push_back(bio);
         return MapResult::Submitted;
       }
@@ -69,6 +57,14 @@ class Hang final : public Target {
     }
     return taken.complete_all(cancel.error);
   }
+
+  void list_held(HeldList& list) const override {
+    MutexLock lock(mutex_);
+    for (const Bio* bio = held_.front(); bio; bio = bio->next) {
+      list.add("hang", *bio, bio->sector - start_ + context_.begin());
+    }
+  }
+  std::string freed_by() const override { return "message 'release' or 'fail'"; }
 
   // A suspend that flushes waits until somebody releases what is held, or fails it.
   void presuspend() override {
