@@ -8,19 +8,6 @@
 
 namespace dmfs {
 
-Fd& Fd::operator=(Fd&& other) noexcept {
-  if (this != &other) {
-    reset();
-    fd_ = std::exchange(other.fd_, -1);
-  }
-  return *this;
-}
-
-void Fd::reset() {
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
-}
-
 Error errno_error(const std::string& what, int code) {
   return {code, what + ": " + std::strerror(code)};
 }

@@ -10,28 +10,11 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 
+#include "core/base/fd.h"
 #include "core/base/result.h"
 
 namespace dmfs {
-
-// Owns a file descriptor.
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept;
-  ~Fd() { reset(); }
-
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-  void reset();
-
- private:
-  int fd_ = -1;
-};
 
 struct UnixAddress {
   sockaddr_un raw{};
