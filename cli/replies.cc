@@ -245,6 +245,14 @@ Result<std::string> read_message_result(const json& reply) {
   return result;
 }
 
+Result<std::vector<std::string>> read_notes(const json& reply) {
+  if (!reply.is_object() || !reply.contains("notes")) return std::vector<std::string>();
+  return read_array<std::string>(reply, "notes", [](const json& note) -> Result<std::string> {
+    if (!note.is_string()) return Error{EPROTO, "the daemon's reply has no proper 'notes'"};
+    return note.get<std::string>();
+  });
+}
+
 Result<std::vector<std::string>> read_open_names(const json& reply) {
   return read_array<std::string>(reply, "open", [](const json& name) -> Result<std::string> {
     if (!name.is_string()) return Error{EPROTO, "the daemon's reply has no proper 'open'"};

@@ -101,6 +101,8 @@ Result<uint64_t> read_failed_count(const nlohmann::json& reply);
 Result<DeviceDeps> read_deps(const nlohmann::json& reply, Mangling mode);
 Result<std::vector<TargetVersion>> read_targets(const nlohmann::json& reply);
 Result<DaemonVersion> read_version(const nlohmann::json& reply);
+// What a suspend or resume has to say though it has succeeded; mostly nothing.
+Result<std::vector<std::string>> read_notes(const nlohmann::json& reply);
 Result<std::string> read_message_result(const nlohmann::json& reply);
 // The names of devices that remove_all left.
 Result<std::vector<std::string>> read_open_names(const nlohmann::json& reply);

@@ -64,7 +64,12 @@ Result<json> Session::call_on(const DeviceRef& device, std::string_view method, 
 std::optional<json> Session::run(std::string_view ioctl, const DeviceRef& device,
                                  std::string_view method, json params) {
   auto reply = call_on(device, method, std::move(params));
-  if (reply) return *std::move(reply);
+  if (reply) {
+    auto notes = expect(read_notes(*reply));
+    if (!notes) return std::nullopt;
+    for (const std::string& note : *notes) complain("  " + note);
+    return *std::move(reply);
+  }
   ioctl_failed(ioctl, device, reply.error());
   return std::nullopt;
 }

@@ -51,7 +51,8 @@ class Session {
   // With the device's selector in the params.
   Result<nlohmann::json> call_on(const DeviceRef& device, std::string_view method,
                                  nlohmann::json params = nlohmann::json::object());
-  // As call_on; a failure is told as "device-mapper: IOCTL ioctl on LABEL failed: REASON".
+  // As call_on; a failure is told as "device-mapper: IOCTL ioctl on LABEL failed: REASON", and what
+  // a success has to say as "  NOTE".
   std::optional<nlohmann::json> run(std::string_view ioctl, const DeviceRef& device,
                                     std::string_view method,
                                     nlohmann::json params = nlohmann::json::object());

@@ -365,6 +365,21 @@ TEST_F(DmctlTest, SuspendAndResumeFlags) {
   EXPECT_THAT(out_, StartsWith("Name:              a\nState:             ACTIVE\n"));
 }
 
+TEST_F(DmctlTest, NotesOfASuspendAreToldAndAreNoFailure) {
+  json said = info("a");
+  said["notes"] = {"lockfs: /mnt is not frozen: Operation not permitted", "another"};
+  answers(said);
+  dmctl({"suspend", "a"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(out_, "");
+  EXPECT_EQ(err_, "  lockfs: /mnt is not frozen: Operation not permitted\n  another\n");
+  said["notes"] = {5};
+  answers(said);
+  dmctl({"resume", "a"});
+  EXPECT_EQ(status_, 1);
+  EXPECT_EQ(err_, "the daemon's reply has no proper 'notes'\nCommand failed.\n");
+}
+
 TEST_F(DmctlTest, WaitEndsWithTheDevice) {
   answers(info("a"));
   answers(info("a"));

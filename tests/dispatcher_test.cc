@@ -551,5 +551,27 @@ TEST_F(DispatcherTest, OverTheSocket) {
       << ended.error().message;
 }
 
+class TellingFreezer final : public FsFreezer {
+ public:
+  Result<FreezeReport> freeze(uint32_t, CancelToken&) override {
+    return FreezeReport{.frozen = {"/mnt"}, .notes = {"/other is not frozen"}};
+  }
+  std::vector<std::string> thaw(uint32_t, CancelToken&) override { return {"/mnt was thawed"}; }
+};
+
+TEST_F(DispatcherTest, SuspendAndResumeSayWhatLockfsDid) {
+  TellingFreezer freezer;
+  manager_->set_fs_freezer(&freezer);
+  make_zero("z");
+  json reply = ok("suspend", {{"name", "z"}});
+  EXPECT_EQ(reply["frozen"], json({"/mnt"}));
+  EXPECT_EQ(reply["notes"], json({"/other is not frozen"}));
+  EXPECT_FALSE(ok("status", {{"name", "z"}}).contains("notes"));
+  reply = ok("resume", {{"name", "z"}});
+  EXPECT_FALSE(reply.contains("frozen"));
+  EXPECT_EQ(reply["notes"], json({"/mnt was thawed"}));
+  EXPECT_FALSE(ok("suspend", {{"name", "z"}, {"lockfs", false}}).contains("notes"));
+}
+
 }  // namespace
 }  // namespace dmfs

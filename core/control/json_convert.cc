@@ -45,7 +45,7 @@ std::vector<TargetSpec> read_targets(ParamReader& params) {
 }
 
 json to_json(const DeviceInfo& info) {
-  return {{"name", info.name},
+  json object = {{"name", info.name},
           {"uuid", info.uuid},
           {"major", info.major},
           {"minor", info.minor},
@@ -67,6 +67,9 @@ json to_json(const DeviceInfo& info) {
             {"start", info.geometry.start}}},
           {"not_activated", info.not_activated},
           {"fault", info.fault}};
+  if (!info.frozen.empty()) object["frozen"] = info.frozen;
+  if (!info.notes.empty()) object["notes"] = info.notes;
+  return object;
 }
 
 json to_json(const TableStatus& table) {

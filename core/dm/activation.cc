@@ -78,6 +78,25 @@ Status DeviceManager::start() {
   return {};
 }
 
+void DeviceManager::thaw_all(CancelToken& cancel) {
+  std::vector<std::shared_ptr<MappedDevice>> devices;
+  {
+    MutexLock lock(index_mutex_);
+    for (const auto& [minor, node] : nodes_) devices.push_back(node.device);
+  }
+  bool any = false;
+  for (const auto& device : devices) {
+    MutexLock command(device->command_mutex());
+    any = any || device->locked_fs();
+  }
+  if (!any) return;
+  for (const auto& device : devices) device->refuse_held(EIO);
+  for (const auto& device : devices) {
+    MutexLock command(device->command_mutex());
+    device->let_go(cancel);
+  }
+}
+
 void DeviceManager::stop() {
   std::vector<Node> nodes;
   {

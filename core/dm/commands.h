@@ -52,6 +52,9 @@ struct DeviceInfo {
   Geometry geometry;
   std::string not_activated;   // why the live table could not be built at start; empty: it is fine
   std::string fault;           // what went wrong below, such as a file that has shrunk; empty: fine
+  // Answers to suspend and resume only:
+  std::vector<std::string> frozen;  // mount points of file systems that this suspend has frozen
+  std::vector<std::string> notes;   // what lockfs could not do, and why
 };
 
 struct CreateArgs {

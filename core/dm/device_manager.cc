@@ -160,6 +160,13 @@ Result<DeviceInfo> DeviceManager::describe(uint32_t minor) const {
   return info(DeviceSelector{.name = {}, .uuid = {}, .minor = minor});
 }
 
+Result<DeviceInfo> DeviceManager::describe(uint32_t minor, FreezeReport report) const {
+  DM_TRY(DeviceInfo info, describe(minor));
+  info.frozen = std::move(report.frozen);
+  info.notes = std::move(report.notes);
+  return info;
+}
+
 Result<DeviceInfo> DeviceManager::info(const DeviceSelector& selector) const {
   DM_TRY(Node node, node_of(selector));
   return describe(node);

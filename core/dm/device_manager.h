@@ -21,6 +21,7 @@
 #include "core/dm/change_observer.h"
 #include "core/dm/commands.h"
 #include "core/dm/device_store.h"
+#include "core/dm/fs_freezer.h"
 #include "core/dm/mapped_device.h"
 #include "core/dm/table.h"
 #include "core/io/io_service.h"
@@ -81,6 +82,15 @@ class DeviceManager {
   void close(uint32_t minor) DM_EXCLUDES(index_mutex_);
   std::string name_of(uint32_t minor) const DM_EXCLUDES(index_mutex_);
 
+  // Who freezes file systems over volumes in a suspend with lockfs; nullptr: nobody. Must stay until
+  // it is replaced and no volume is suspended through it (thaw_all()).
+  void set_fs_freezer(FsFreezer* freezer) {
+    fs_freezer_.store(freezer, std::memory_order_release);
+  }
+  // At the end, before stop(), while the mount still serves: thaws everything. If there is anything
+  // to thaw, what is held by whatever volume fails with EIO, for a file system may lie on several.
+  void thaw_all(CancelToken& cancel) DM_EXCLUDES(index_mutex_);
+
   // Who is told of changes that volumes make to volumes below them; nullptr: nobody. Must stay
   // until it is replaced and nothing is outstanding.
   void set_change_observer(ChangeObserver* observer) {
@@ -123,6 +133,10 @@ class DeviceManager {
   Result<Node> node_of(const DeviceSelector& selector) const DM_EXCLUDES(index_mutex_);
   static DeviceInfo describe(const Node& node);
   Result<DeviceInfo> describe(uint32_t minor) const;
+  Result<DeviceInfo> describe(uint32_t minor, FreezeReport report) const;
+  SuspendOptions suspend_options(bool noflush, bool lockfs) const {
+    return {noflush, lockfs, fs_freezer_.load(std::memory_order_acquire)};
+  }
   uint32_t free_minor() DM_REQUIRES(index_mutex_);
 
   // Changes the record, and what else belongs to it, in the store and then here.
@@ -157,6 +171,7 @@ class DeviceManager {
 
   // own synchronisation
   std::atomic<ChangeObserver*> change_observer_{nullptr};
+  std::atomic<FsFreezer*> fs_freezer_{nullptr};
 
   mutable Mutex change_mutex_;  // serialises changes of the store; held across its writes
 

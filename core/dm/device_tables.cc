@@ -93,21 +93,25 @@ Result<DeviceInfo> DeviceManager::clear(const DeviceSelector& selector) {
 }
 
 Result<DeviceInfo> DeviceManager::suspend(const SuspendArgs& args, CancelToken& cancel) {
+  FreezeReport report;
   DM_TRY(auto device, select(args.device));
   {
     MutexLock command(device->command_mutex());
-    DM_TRY_STATUS(device->suspend({args.noflush, args.lockfs}, cancel, [&]() -> Status {
+    SuspendOptions options = suspend_options(args.noflush, args.lockfs);
+    DM_TRY_STATUS(device->suspend(options, cancel, [&]() -> Status {
       MutexLock change(change_mutex_);
       DM_TRY(Node node, node_of({.name = {}, .uuid = {}, .minor = device->minor()}));
       return update(device->minor(), [](DeviceRecord& record) { record.suspended = true; });
     }));
+    report = device->take_report();
   }
-  return describe(device->minor());
+  return describe(device->minor(), std::move(report));
 }
 
 Result<DeviceInfo> DeviceManager::resume(const ResumeArgs& args, CancelToken& cancel) {
   std::shared_ptr<Table> replaced;
   std::shared_ptr<Table> unavailable;
+  FreezeReport report;
   DM_TRY(auto device, select(args.device));
   {
     MutexLock command(device->command_mutex());
@@ -120,7 +124,7 @@ Result<DeviceInfo> DeviceManager::resume(const ResumeArgs& args, CancelToken& ca
       unavailable = device->set_inactive(std::move(retried));
     }
     DM_TRY_STATUS(device->resume(
-        {args.noflush, args.lockfs}, cancel,
+        suspend_options(args.noflush, args.lockfs), cancel,
         [&]() -> Status {
           // The new table is in the live slot already; what was inactive is gone from there.
           std::vector<StoreChange> more;
@@ -139,8 +143,9 @@ Result<DeviceInfo> DeviceManager::resume(const ResumeArgs& args, CancelToken& ca
           }, std::move(more));
         },
         replaced));
+    report = device->take_report();
   }
-  return describe(device->minor());
+  return describe(device->minor(), std::move(report));
 }
 
 }  // namespace dmfs

@@ -2,6 +2,7 @@
 #include "core/dm/mapped_device.h"
 
 #include <cassert>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -109,6 +110,7 @@ HeldList MappedDevice::held() const {
 }
 
 int MappedDevice::defer(Bio& bio, bool& tell) {
+  if (refuse_held_with_) return refuse_held_with_;
   if (int cancelled = bio.cancelled()) return cancelled;
   if (!budget_.take(bio)) {
     // Told once for all that is refused until there is room again.
@@ -147,6 +149,31 @@ void MappedDevice::publish(std::shared_ptr<Table> live) {
   read_only_.store(table && table->read_only(), std::memory_order_release);
 }
 
+Status MappedDevice::lock_fs(const SuspendOptions& options, CancelToken& cancel) {
+  if (!options.lockfs || options.noflush || !options.freezer) return {};
+  DM_TRY(report_, options.freezer->freeze(minor_, cancel));
+  frozen_by_ = options.freezer;
+  return {};
+}
+
+void MappedDevice::unlock_fs(CancelToken& cancel) {
+  FsFreezer* freezer = std::exchange(frozen_by_, nullptr);
+  if (!freezer) return;
+  std::vector<std::string> notes = freezer->thaw(minor_, cancel);
+  report_.frozen.clear();
+  report_.notes.insert(report_.notes.end(), notes.begin(), notes.end());
+}
+
+FreezeReport MappedDevice::take_report() { return std::exchange(report_, {}); }
+
+void MappedDevice::refuse_held(int error) {
+  {
+    MutexLock lock(held_mutex_);
+    refuse_held_with_ = error;
+  }
+  (void)fail_held(error);
+}
+
 Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken& cancel) {
   std::shared_ptr<const Table> table = live_table();
   // 1. Targets are told first; that this is a noflush suspend they can see already.
@@ -157,17 +184,23 @@ Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken&
   if (table) {
     for (const Table::Entry& entry : table->entries()) entry.target->presuspend();
   }
+  // 2. What lies over the device writes out what it has, and writes no more: through the open door.
   suspending_.store(true, std::memory_order_relaxed);
-  // 2. New I/O goes to the deferred list from here on.
+  if (Status locked = table ? lock_fs(options, cancel) : Status(); !locked) {
+    suspending_.store(false, std::memory_order_relaxed);
+    for (const Table::Entry& entry : table->entries()) entry.target->presuspend_undo();
+    return locked;
+  }
+  // 3. New I/O goes to the deferred list from here on.
   in_flight_.close();
-  // 3. Everything inside ends, or is pushed back.
+  // 4. Everything inside ends, or is pushed back.
   bool empty;
   {
     CancelToken::Waker waker(cancel, [this] { in_flight_.poke(); });
     empty = in_flight_.wait_empty([&cancel] { return cancel.cancelled(); });
   }
   suspending_.store(false, std::memory_order_relaxed);
-  // 4. Nothing is pushed back any more; what was goes before what came later.
+  // 5. Nothing is pushed back any more; what was goes before what came later.
   {
     MutexLock lock(held_mutex_);
     noflush_suspending_ = false;
@@ -209,6 +242,7 @@ void MappedDevice::unblock() {
 
 Status MappedDevice::suspend(const SuspendOptions& options, CancelToken& cancel,
                              const Commit& commit) {
+  report_ = {};
   if (suspended()) return {};
   Status done = block_and_drain(options, cancel);
   if (done) {
@@ -217,6 +251,7 @@ Status MappedDevice::suspend(const SuspendOptions& options, CancelToken& cancel,
   }
   if (!done) {
     unblock();
+    unlock_fs(cancel);
     return done;
   }
   suspended_.store(true, std::memory_order_release);
@@ -237,6 +272,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
                             const Commit& commit, std::shared_ptr<Table>& replaced) {
   std::shared_ptr<Table> next;
   std::shared_ptr<Table> before;
+  report_ = {};
   {
     MutexLock lock(slots_mutex_);
     next = inactive_;
@@ -249,6 +285,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
   if (!was_suspended) {
     if (Status drained = block_and_drain(options, cancel); !drained) {
       unblock();
+      unlock_fs(cancel);
       return drained;
     }
   }
@@ -268,6 +305,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
     if (was_suspended) return done;
     (void)resume_targets();  // it was active: wake what block_and_drain() has put to sleep
     unblock();
+    unlock_fs(cancel);
     return done;
   }
   if (next) replaced = std::move(before);
@@ -275,6 +313,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
   unblock();
   // After what was held has gone its way: who sees this may wait for requests.
   generation_.store(next_generation(), std::memory_order_release);
+  unlock_fs(cancel);
   return {};
 }
 
@@ -292,7 +331,11 @@ Status MappedDevice::restore(std::shared_ptr<Table> live, std::shared_ptr<Table>
 
 std::vector<std::shared_ptr<Table>> MappedDevice::retire() {
   in_flight_.close();
-  (void)fail_held(ENXIO);
+  refuse_held(ENXIO);
+  // Nobody has it open, so there is hardly anything to thaw; and nobody to wait for it.
+  CancelToken at_once;
+  at_once.cancel();
+  unlock_fs(at_once);
   std::vector<std::shared_ptr<Table>> tables{set_inactive(nullptr)};
   {
     MutexLock lock(slots_mutex_);

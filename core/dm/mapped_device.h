@@ -19,6 +19,7 @@
 #include "core/base/result.h"
 #include "core/dm/event_counter.h"
 #include "core/dm/held.h"
+#include "core/dm/fs_freezer.h"
 #include "core/dm/in_flight.h"
 #include "core/dm/table.h"
 #include "core/io/bio.h"
@@ -29,7 +30,8 @@ struct DmIo;
 
 struct SuspendOptions {
   bool noflush = false;
-  bool lockfs = true;
+  bool lockfs = true;            // freeze file systems over the device; not when noflush
+  FsFreezer* freezer = nullptr;  // who does that; nullptr: nobody. Must outlive the resume
 };
 
 class MappedDevice {
@@ -59,6 +61,8 @@ class MappedDevice {
   // Completes everything that is held now, here or by targets, with `error`; returns how many.
   // Later I/O is held again.
   size_t fail_held(int error);
+  // The same, and from here on nothing is held any more but fails. For the end.
+  void refuse_held(int error);
   size_t held_count() const;
   // What waits here, then what targets keep.
   HeldList held() const;
@@ -92,14 +96,23 @@ class MappedDevice {
   // Replaces (or with nullptr drops) the inactive table; the old one is returned, to be destroyed
   // by the caller once it holds no lock.
   std::shared_ptr<Table> set_inactive(std::shared_ptr<Table> table) DM_REQUIRES(command_mutex_);
-  // Blocks new I/O and waits until what is inside has ended. EINTR when cancelled: the device is
-  // active again then. Already suspended: fine.
+  // Freezes what lies over the device, blocks new I/O and waits until what is inside has ended.
+  // EINTR when cancelled: the device is active again then. A failed freeze likewise. Already
+  // suspended: fine.
   Status suspend(const SuspendOptions& options, CancelToken& cancel, const Commit& commit)
       DM_REQUIRES(command_mutex_);
-  // Swaps in the inactive table if there is one (suspending first if active), then lets I/O go.
+  // Swaps in the inactive table if there is one (suspending first if active), then lets I/O go
+  // and thaws what a suspend has frozen.
   // `replaced` gets the old live table, as set_inactive. EINVAL: suspended without any table.
   Status resume(const SuspendOptions& options, CancelToken& cancel, const Commit& commit,
                 std::shared_ptr<Table>& replaced) DM_REQUIRES(command_mutex_);
+  // What the suspend or resume before this has to say besides its result, and what it has frozen.
+  FreezeReport take_report() DM_REQUIRES(command_mutex_);
+  // Whether a suspend has frozen what lies over the device, or has tried to.
+  bool locked_fs() const DM_REQUIRES(command_mutex_) { return frozen_by_ != nullptr; }
+  // At the end, while I/O is still answered: thaws what a suspend has frozen, though the device
+  // stays suspended. After refuse_held(), else the thaw might wait for what is held.
+  void let_go(CancelToken& cancel) DM_REQUIRES(command_mutex_) { unlock_fs(cancel); }
   // At start, before any I/O: puts the stored state in place. An error when a target refuses to
   // resume; the tables are in place all the same.
   Status restore(std::shared_ptr<Table> live, std::shared_ptr<Table> inactive, bool suspended)
@@ -115,8 +128,12 @@ class MappedDevice {
   void start(Bio& bio, InFlight::Shard shard);
   void finish(DmIo& io);
 
+  // Steps 1 to 5 of a suspend. When it fails, the caller makes the device active again.
   Status block_and_drain(const SuspendOptions& options, CancelToken& cancel)
       DM_REQUIRES(command_mutex_);
+  Status lock_fs(const SuspendOptions& options, CancelToken& cancel) DM_REQUIRES(command_mutex_);
+  // After the door has opened: a file system may have to write in order to thaw.
+  void unlock_fs(CancelToken& cancel) DM_REQUIRES(command_mutex_);
   // Opens the door and sends what was held, in order.
   void unblock() DM_REQUIRES(command_mutex_);
   void publish(std::shared_ptr<Table> live) DM_REQUIRES(command_mutex_);
@@ -149,6 +166,8 @@ class MappedDevice {
 
   Mutex message_mutex_;  // one message at a time; taken before any lock of a target's
   Mutex command_mutex_;  // one command at a time; held across waits
+  FsFreezer* frozen_by_ DM_GUARDED_BY(command_mutex_) = nullptr;  // owes us a thaw()
+  FreezeReport report_ DM_GUARDED_BY(command_mutex_);
 
   mutable Mutex slots_mutex_;
   std::shared_ptr<Table> live_ DM_GUARDED_BY(slots_mutex_);
@@ -160,6 +179,7 @@ class MappedDevice {
   bool noflush_suspending_ DM_GUARDED_BY(held_mutex_) = false;
   uint64_t refused_ DM_GUARDED_BY(held_mutex_) = 0;
   uint64_t refused_told_ DM_GUARDED_BY(held_mutex_) = 0;
+  int refuse_held_with_ DM_GUARDED_BY(held_mutex_) = 0;  // nothing is held any more but fails
 };
 
 }  // namespace dmfs
