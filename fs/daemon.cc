@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -28,6 +29,7 @@
 #include "core/io/io_service.h"
 #include "core/targets/builtin.h"
 #include "fs/fuse_mount.h"
+#include "fs/loop_freezer.h"
 #include "fs/mount_point.h"
 #include "store/sqlite_store.h"
 
@@ -35,6 +37,7 @@ namespace dmfs {
 namespace {
 
 constexpr unsigned kMinThreads = 10;
+constexpr std::chrono::seconds kMaxWaitAtEnd{10};
 // How many asynchronous requests the kernel lets be outstanding for the whole mount. A suspended
 // volume may hold that many, and then the others starve; so it is well above what a volume's
 // users queue. (Users without privileges get at most fuse.max_user_bgreq.)
@@ -131,6 +134,24 @@ FuseMount::Options mount_options(const DaemonOptions& options) {
   return mount;
 }
 
+LoopFreezer::Options freezer_options(const DaemonOptions& options, DeviceManager& manager,
+                                     FuseMount& mount) {
+  const MountOptions& o = options.mount_options;
+  return {.device = mount.device_number(),
+          .mount = options.mount,
+          .cache = o.cache,
+          .name_of = [&manager](uint32_t minor) { return manager.name_of(minor); },
+          .is_open = [&mount](uint32_t minor) { return mount.is_open(minor); },
+          .own_files = {options.store, o.log.empty() ? options.store + ".log" : o.log,
+                        "/proc/self/fd/2"}};
+}
+
+[[noreturn]] void end_hung(const char* what) {
+  spdlog::critical("{}: ends without waiting for it", what);
+  spdlog::shutdown();
+  _exit(kExitHung);
+}
+
 Result<int> serve(const DaemonOptions& options, Background& background) {
   umask(077);
   EndSignal end;
@@ -171,6 +192,8 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   }
   std::unique_ptr<FuseMount> mount = *std::move(mounted);
   manager->set_own_mount(mount.get());
+  auto freezer = std::make_unique<LoopFreezer>(freezer_options(options, *manager, *mount));
+  manager->set_fs_freezer(freezer.get());
 
   Commands commands(*manager, registry);
   Dispatcher dispatcher(commands, {.mount = options.mount,
@@ -191,19 +214,21 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
     end.wait();
   }
 
-  // No more commands, no more requests, what is held fails, and only then what serves them goes.
+  // No more commands, what is frozen thaws (which may need requests), no more requests, what is held
+  // fails, and only then what serves them goes.
   server->stop();
+  manager->set_fs_freezer(nullptr);
+  CancelToken never;
+  manager->thaw_all(never);
   mount->stop_serving();
   manager->set_own_mount(nullptr);
   manager->stop();
-  if (!mount->finish()) {
-    spdlog::critical("a backing file does not answer: ends without waiting for it");
-    spdlog::shutdown();
-    _exit(kExitHung);
-  }
+  if (!mount->finish()) end_hung("a backing file does not answer");
   mount.reset();
+  if (!freezer->finish(kMaxWaitAtEnd)) end_hung("a file system over a volume does not thaw");
   executor.reset();  // runs the removals that waited for the last close
   manager.reset();
+  freezer.reset();
   store.reset();
   if (!serving) return serving.error();
   spdlog::info("ended");

@@ -41,6 +41,9 @@ class FuseMount final : public OwnMount {
   ~FuseMount() override;
 
   int64_t minor_of(int path_fd) const override;
+  dev_t device_number() const { return device_number_; }
+  // Whether anybody has the volume's file open. Any thread.
+  bool is_open(uint32_t minor) const { return volumes_.find(minor) != nullptr; }
 
   // After a command that may have changed sizes: makes the kernel ask for the size of open volumes
   // again. It asks by itself whenever somebody does, but asynchronous direct reads go by what it

@@ -16,8 +16,9 @@
 #include <cstring>
 #include <fstream>
 #include <optional>
-#include <sstream>
 #include <vector>
+
+#include "fs/mount_info.h"
 
 namespace dmfs {
 namespace {
@@ -30,40 +31,11 @@ Error system_error(const std::string& what, int code) {
   return {code, fmt::format("{}: {}", what, std::strerror(code))};
 }
 
-// The fields of mountinfo have spaces and backslashes as \ooo.
-std::string unescape(const std::string& field) {
-  std::string out;
-  for (size_t i = 0; i < field.size(); ++i) {
-    if (field[i] == '\\' && i + 3 < field.size()) {
-      out += static_cast<char>(std::strtol(field.substr(i + 1, 3).c_str(), nullptr, 8));
-      i += 3;
-    } else {
-      out += field[i];
-    }
-  }
-  return out;
-}
-
-struct Mounted {
-  std::string type;
-  std::string source;
-};
-
 // What is mounted on `path` (topmost), as far as the kernel tells us.
 std::optional<Mounted> mounted_at(const std::string& path) {
-  std::ifstream mounts("/proc/self/mountinfo");
   std::optional<Mounted> found;
-  for (std::string line; std::getline(mounts, line);) {
-    std::istringstream words(line);
-    std::string id, parent, device, root, point, word;
-    words >> id >> parent >> device >> root >> point;
-    if (unescape(point) != path) continue;
-    while (words >> word && word != "-") {
-    }
-    Mounted mounted;
-    words >> mounted.type >> mounted.source;
-    mounted.source = unescape(mounted.source);
-    found = mounted;
+  for (Mounted& mounted : list_mounts()) {
+    if (mounted.point == path) found = std::move(mounted);
   }
   return found;
 }
