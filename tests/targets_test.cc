@@ -46,6 +46,9 @@ using Data = TargetCase::Data;
 
 std::vector<std::pair<RegisterTargets, TargetCase>> all_cases() {
   std::vector<TargetCase> cases{
+      {"Delay", "delay", "a 50 0", {7}, {100}, {{"a", {150}}}},
+      {"DelayTwoWays", "delay", "a 3 0 a 3 0", {0}, {64}, {{"a", {67}}}},
+      {"DelayThreeWays", "delay", "a 3 0 a 3 0 a 0 0", {0}, {64}, {{"a", {67}}}},
       {"Hang", "hang", "a 50", {7}, {100}, {{"a", {150}}}},
       {"Linear", "linear", "a 0", {0}, {100}, {{"a", {100}}}},
       {"LinearOffset", "linear", "a 50", {7}, {100}, {{"a", {150}}}},
@@ -97,7 +100,8 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
            std::to_string(patch) + '\n';
   }
   EXPECT_EQ(all,
-            "dust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\nstriped 1.6.0\n"
+            "delay 1.4.0\ndust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\n"
+            "striped 1.6.0\n"
             "unstriped 1.1.0\nzero 1.1.0\n");
 }
 

@@ -6,6 +6,7 @@
 namespace dmfs {
 
 // One definition in each <name>.cc.
+extern const TargetType kDelayTarget;
 extern const TargetType kDustTarget;
 extern const TargetType kErrorTarget;
 extern const TargetType kFlakeyTarget;
@@ -17,8 +18,8 @@ extern const TargetType kZeroTarget;
 
 void register_builtin_targets(TargetRegistry& registry) {
   for (const TargetType* type :
-       {&kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget, &kStripedTarget,
-        &kUnstripedTarget, &kZeroTarget}) {
+       {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget,
+        &kStripedTarget, &kUnstripedTarget, &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }
