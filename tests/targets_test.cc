@@ -75,6 +75,13 @@ std::vector<std::pair<RegisterTargets, TargetCase>> all_cases() {
        {96},
        {{"a", {32}}, {"b", {32}}, {"c", {32}}}},
       {"StripedTwiceOnOne", "striped", "2 4 a 0 a 40", {0}, {80}, {{"a", {80}}}},
+      {"Throttle", "throttle", "a 50 0", {7}, {100}, {{"a", {150}}}},
+      {"ThrottleFast",
+       "throttle",
+       "a 3 6 write_iops 9007199254740992 read_bps 9007199254740992 burst_ms 1000",
+       {0},
+       {64},
+       {{"a", {67}}}},
       {"Unstriped", "unstriped", "2 16 1 a 0", {0}, {128}, {{"a", {256}}}},
       {"UnstripedOffset", "unstriped", "4 8 3 a 5", {24}, {64}, {{"a", {261}}}},
       {"UnstripedOddChunk", "unstriped", "3 5 0 a 2", {3}, {50}, {{"a", {142}}}},
@@ -101,7 +108,7 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
   }
   EXPECT_EQ(all,
             "delay 1.4.0\ndust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\n"
-            "striped 1.6.0\n"
+            "striped 1.6.0\nthrottle 1.0.0\n"
             "unstriped 1.1.0\nzero 1.1.0\n");
 }
 

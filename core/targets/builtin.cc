@@ -13,13 +13,14 @@ extern const TargetType kFlakeyTarget;
 extern const TargetType kHangTarget;
 extern const TargetType kLinearTarget;
 extern const TargetType kStripedTarget;
+extern const TargetType kThrottleTarget;
 extern const TargetType kUnstripedTarget;
 extern const TargetType kZeroTarget;
 
 void register_builtin_targets(TargetRegistry& registry) {
   for (const TargetType* type :
        {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget,
-        &kStripedTarget, &kUnstripedTarget, &kZeroTarget}) {
+        &kStripedTarget, &kThrottleTarget, &kUnstripedTarget, &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }
