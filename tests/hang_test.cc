@@ -337,6 +337,22 @@ TEST(StackedHang, ABioIsCancelledFromAbove) {
   EXPECT_EQ(own.error(), EIO);
 }
 
+TEST(StackedHang, AMessageGetsThroughWhileASuspendWaitsForIt) {
+  ManagerRig rig;
+  rig.dir().file("disk", 200);
+  ASSERT_TRUE(rig.create("low", "0 200 hang disk 0"));
+  ASSERT_TRUE(rig.commands().message(ManagerRig::named("low"), {}, "hold 0 200"));
+  TestBio held(Op::Read, {90}, {20});
+  auto device = rig.manager().find("low");
+  device->submit(held);
+  auto suspended = std::async(std::launch::async, [&] { return bool(rig.suspend("low")); });
+  while (!device->defers()) std::this_thread::yield();
+  ASSERT_TRUE(rig.commands().message(ManagerRig::named("low"), {}, "fail"));
+  EXPECT_TRUE(suspended.get());
+  EXPECT_EQ(held.error(), EIO);
+  ASSERT_TRUE(rig.resume("low"));
+}
+
 // Release, fail, cancel, noflush suspend and writers, all at once: each bio ends once.
 TEST_F(HangTest, AllAtOnce) {
   std::atomic<bool> stop{false};
