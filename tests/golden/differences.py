@@ -30,9 +30,10 @@ DIFFERENCES = [
     (r"^dmsetup version$", {"out": ["Library version:   0.1.0 (dmfs)",
                                     "Driver version:    4.47.0"]}),
     (r"^dmsetup targets$", {"out": [
-        "dust             v1.0.0", "error            v1.5.0", "flakey           v1.5.0",
-        "hang             v1.0.0", "linear           v1.4.0", "striped          v1.6.0",
-        "unstriped        v1.1.0", "zero             v1.1.0"]}),
+        "delay            v1.4.0", "dust             v1.0.0", "error            v1.5.0",
+        "flakey           v1.5.0", "hang             v1.0.0", "linear           v1.4.0",
+        "striped          v1.6.0", "throttle         v1.0.0", "unstriped        v1.1.0",
+        "zero             v1.1.0"]}),
     # Linux 6.12 refuses these names, and so does dmfs.
     (r"create (\.|\.\.|control) ", {"status": 1, "err": [
         r"device-mapper: create ioctl on \1  failed: Invalid argument", "Command failed."]}),

@@ -257,6 +257,11 @@ class Replay:
         name = re.match(r"\w+", text).group(0)
         entry = Entry(0, "job " + text)
         if "running" in text or "STILL BLOCKED" in text:
+            # It is seen where it waits, lest what comes next overtakes it.
+            end = time.monotonic() + 10
+            while (re.search(r" delay 0 0 0$", self.shell.run("dmsetup status")[1], re.M)
+                   and time.monotonic() < end):
+                time.sleep(0.02)
             if "bg-rc" in self.shell.job_output(name):
                 self.fail(entry, "job", ["still running"], [self.shell.job_output(name)])
             return
