@@ -13,6 +13,7 @@ NOT_REPLAYED_WHOLE = [
     (r"^blockdev --getsz --get", "what only block devices have"),
     (r"^for i in 1 2 3 4 5 6 7 8 9 10 11 12; do bio r",
      "a sample of up and down in real time; flakey_test has a clock of its own"),
+    (r"^mknod ", "nodes of block devices"),
     (r"^for d in loop0 loop1 .*queue/write_cache", "queue limits of block devices"),
 ]
 
@@ -74,6 +75,15 @@ DIFFERENCES = [
         "13+0 records out", "6656 bytes (6.7 kB, 6.5 KiB) copied",
         "dd: error reading '/dev/mapper/l': Input/output error", "0+0 records in",
         "0+0 records out", "0 bytes copied"]}),
+    (r"linear /dev/nosuch 0\"; dmsetup info -c --noheadings -o attr hi$", {"err": [
+        "device-mapper: reload ioctl on hi  failed: No such file or directory",
+        "Command failed."]}),
+    # The attempts of --retry, which the replay adds.
+    (r"^dmsetup remove hi; dmsetup remove -f hi;", {"got_rules": [
+        (r"(Command failed\.\n)(device-mapper: remove ioctl on hi  failed: .*\n)+", r"\1")]}),
+    # See JOB_DIFFERENCES: three jobs hold it open.
+    (r"^dmsetup info d; dmsetup table d; dmsetup table --inactive d", {"rules": [
+        (r"^(Open count:        )2$", r"\g<1>3"), (r":Suspended:2:0$", ":Suspended:3:0")]}),
     # A ram disk has no write cache, so that no flush reaches a target over it; a file has one.
     (r"bio w /dev/mapper/f 4 4 W; bio f ", {"rules": [
         (r"^(write 4\+4: (.*)\n)fsync: ok$", r"\1fsync: \2")]}),
@@ -99,6 +109,11 @@ DIFFERENCES = [
     (r"linear /dev/ram0 18446744073709551616", {"status": 1, "err": [
         "device-mapper: reload ioctl on x (253:0) failed: Invalid argument", "Command failed."],
         "kernel": ["device-mapper: table: 253:0: linear: Invalid device sector (-EINVAL)"]}),
+]
+# Of jobs: (what was recorded, what is here).
+JOB_DIFFERENCES = [
+    # A ram disk has no write cache, so that fsync had nothing to wait for.
+    (r"^fs: finished: fsync: ok;bg-rc=0;$", "fs: still running (blocked)"),
 ]
 # The same for what follows from a difference: rules for what is expected from then on.
 CONSEQUENCES = [
