@@ -122,5 +122,7 @@ CONSEQUENCES = [
         (r"^(\.|\.\.|control)(\t|: ).*\n?", ""), (r"^control\n?", ""),
         (r"253(:|, )4\b", r"253\g<1>1"), (r"253(:|, )5\b", r"253\g<1>2")]),
 ]
+# What `dmctl info` says and dmsetup does not: how many requests wait.
+SAID_BESIDES = r"^Held: .*\n"
 # dmsetup opens the node of a device to learn its read-ahead; dmctl asks the daemon.
 NOT_SAID = r"^.*: open failed: No such .*\n?"

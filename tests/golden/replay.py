@@ -18,7 +18,8 @@ import time
 
 sys.dont_write_bytecode = True  # leave nothing in the source
 from differences import (CONSEQUENCES, DIFFERENCES, JOB_DIFFERENCES, NEEDS, NOT_REPLAYED,
-                         NOT_REPLAYED_WHOLE, NOT_SAID)
+                         NOT_REPLAYED_WHOLE, NOT_SAID,
+                         SAID_BESIDES)
 
 
 def run_rules(rules, text):
@@ -251,7 +252,7 @@ class Replay:
             if re.search(pattern, entry.command):
                 self.expected = self.expected + rules
         want = self.wanted(entry.out, entry.rules)
-        got = without_times(out).split("\n")[:-1]
+        got = run_rules([(SAID_BESIDES, "")], without_times(out)).split("\n")[:-1]
         if "info -c" in entry.command and self.work in out:
             # Paths are longer than numbers, so columns are wider.
             want, got = ([re.sub(" +", " ", line).strip() for line in lines] for lines in (want, got))

@@ -232,7 +232,8 @@ with open("mnt/m", "r+b") as file, mmap.mmap(file.fileno(), 4096) as pages:
         pages[:6] = line.encode()[:6]
         print("done", flush=True)
 '; }
-PIDS+=("$MAPPER_PID")
+mapper=$MAPPER_PID  # bash forgets it when the process ends
+PIDS+=("$mapper")
 for word in first- second; do
   echo "$word" >&"${MAPPER[1]}"
   read -r _ <&"${MAPPER[0]}"
@@ -240,8 +241,8 @@ for word in first- second; do
   expect $word head -c 6 mapped
   dmctl resume m
 done
-kill "$MAPPER_PID"
-wait "$MAPPER_PID" 2>/dev/null || :
+kill "$mapper"
+wait "$mapper" 2>/dev/null || :
 PIDS=()
 wait_until 10 dmctl remove m
 stop_dmfs
