@@ -16,7 +16,9 @@ namespace {
 
 // False: the kernel did not take it, though it waits for a reply.
 bool send(int fuse_fd, const iovec* parts, int count) {
-  if (writev(fuse_fd, parts, count) >= 0) return true;
+  ssize_t sent = count == 1 ? write(fuse_fd, parts[0].iov_base, parts[0].iov_len)
+                            : writev(fuse_fd, parts, count);
+  if (sent >= 0) return true;
   // ENOENT: the request was aborted. ENODEV: the file system is unmounted.
   return errno == ENOENT || errno == ENODEV;
 }
@@ -57,17 +59,20 @@ void FuseRequest::finish() {
 
 void FuseRequest::reply() {
   if (error() != 0) return reply_error(fuse_fd_, unique_, error());
-  fuse_out_header header{sizeof(header), 0, unique_};
-  fuse_write_out written{};
-  iovec parts[2] = {{&header, sizeof(header)}, {}};
+  // In one piece where it can be: the kernel pins the pages of each.
+  struct {
+    fuse_out_header header;
+    fuse_write_out written;
+  } reply{{0, 0, unique_}, {}};
+  iovec parts[2] = {{&reply, sizeof(reply.header)}, {}};
   int count = 1;
   if (op_ == Op::Read) {
     parts[count++] = {memory_, transferred()};
   } else if (op_ == Op::Write) {
-    written.size = static_cast<uint32_t>(transferred());
-    parts[count++] = {&written, sizeof(written)};
+    reply.written.size = static_cast<uint32_t>(transferred());
+    parts[0].iov_len = sizeof(reply);
   }
-  header.len = static_cast<uint32_t>(sizeof(header) + parts[1].iov_len);
+  reply.header.len = static_cast<uint32_t>(parts[0].iov_len + parts[1].iov_len);
   if (!send(fuse_fd_, parts, count)) {
     spdlog::error("the kernel refused a reply: {}", std::strerror(errno));
     reply_error(fuse_fd_, unique_, EIO);

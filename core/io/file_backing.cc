@@ -251,8 +251,14 @@ int FileBacking::transfer(Bio& bio, int rw_flags, bool& would_block) {
     size_t covered = 0;
     size_t count = data.slice(left, segments, covered);
     assert(covered > 0 && "a bio has memory for all its sectors");
-    ssize_t n = read ? preadv2(fd_, segments.data(), static_cast<int>(count), offset, rw_flags)
-                     : pwritev2(fd_, segments.data(), static_cast<int>(count), offset, rw_flags);
+    ssize_t n;
+    if (count == 1 && rw_flags == 0) {
+      n = read ? pread(fd_, segments[0].iov_base, segments[0].iov_len, offset)
+               : pwrite(fd_, segments[0].iov_base, segments[0].iov_len, offset);
+    } else {
+      n = read ? preadv2(fd_, segments.data(), static_cast<int>(count), offset, rw_flags)
+               : pwritev2(fd_, segments.data(), static_cast<int>(count), offset, rw_flags);
+    }
     if (n < 0) {
       if (errno == EINTR) continue;
       if ((rw_flags & RWF_NOWAIT) && errno == EAGAIN) {
@@ -305,7 +311,8 @@ int FileBacking::write_zeroes(Bio& bio) {
 }
 
 Extent FileBacking::extent_at(Sectors start, Sectors length) const {
-  if (is_block_device_) return {true, length};
+  // Who asks is a thread of the front, which a remote file may not keep.
+  if (is_block_device_ || file_system_ == FileSystem::Remote) return {true, length};
   auto at = static_cast<off_t>(start.bytes());
   off_t end = at + static_cast<off_t>(length.bytes());
   off_t data = lseek(fd_, at, SEEK_DATA);
@@ -324,7 +331,7 @@ Extent FileBacking::extent_at(Sectors start, Sectors length) const {
 
 Sectors FileBacking::allocated(Sectors start, Sectors length) const {
   struct stat st;
-  if (is_block_device_ || fstat(fd_, &st) != 0) return length;
+  if (is_block_device_ || file_system_ == FileSystem::Remote || fstat(fd_, &st) != 0) return length;
   Sectors all{static_cast<uint64_t>(st.st_blocks)};
   Sectors file_size = sectors_of_bytes(static_cast<uint64_t>(st.st_size));
   if (all.n == 0) return {};
