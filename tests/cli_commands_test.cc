@@ -424,6 +424,43 @@ TEST_F(DmctlTest, SetGeometry) {
   EXPECT_THAT(err_, StartsWith("Incorrect number of arguments.\n"));
 }
 
+TEST_F(DmctlTest, WhatWaits) {
+  json device = info("v");
+  device["suspended"] = true;
+  json bio = {{"where", "deferred"}, {"op", "write"}, {"fua", true}, {"sector", 8},
+              {"count", 1},          {"pid", 0},      {"age_ms", 1250}};
+  answers({{"info", device},
+           {"suspending", false},
+           {"in_flight", 0},
+           {"refused", 2},
+           {"held_count", 3},
+           {"held", {bio}},
+           {"freed_by", {"the device is suspended: dmctl resume v"}}});
+  dmctl({"why", "v"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(sent_[0], R"(why {"name":"v"})");
+  EXPECT_EQ(out_,
+            "v: suspended; 0 inside, 3 held\n"
+            "  deferred  write (FUA) of 1 sector at sector 8, for 1.2 s, asked for by the kernel\n"
+            "  and 2 more\n"
+            "  2 refused with ENOMEM: more than -o held_limit\n"
+            "  the device is suspended: dmctl resume v\n");
+  answers({{"failed", 3}});
+  dmctl({"fail-held", "v", "ENOSPC"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(sent_[0], R"(fail_held {"errno":"ENOSPC","name":"v"})");
+  EXPECT_EQ(out_, "3 failed\n");
+  answers(info("v"));
+  dmctl({"suspend", "--timeout", "0.5", "v"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(sent_[0], R"(suspend {"name":"v","timeout_ms":500})");
+  for (const char* bad : {"", "x", "-1", "1e9", "1s"}) {
+    dmctl({"suspend", "--timeout", bad, "v"});
+    EXPECT_EQ(status_, -1);
+    EXPECT_THAT(err_, StartsWith(std::string("Invalid timeout '") + bad + "'"));
+  }
+}
+
 TEST_F(DmctlTest, Versions) {
   json version = {{"driver", "4.47.0"}, {"mount", "/m"}, {"store", "/s.db"},
                   {"engine", "auto: inline"}, {"pid", 1}};
