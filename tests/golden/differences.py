@@ -11,8 +11,6 @@ NOT_REPLAYED = [
 # The same for commands that are nothing without the part that cannot be replayed.
 NOT_REPLAYED_WHOLE = [
     (r"^blockdev --getsz --get", "what only block devices have"),
-    (r"^for i in 1 2 3 4 5 6 7 8 9 10 11 12; do bio r",
-     "a sample of up and down in real time; flakey_test has a clock of its own"),
     (r"^mknod ", "nodes of block devices"),
     (r"^for d in loop0 loop1 .*queue/write_cache", "queue limits of block devices"),
 ]
