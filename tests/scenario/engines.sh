@@ -72,6 +72,27 @@ fi
 wait_until 10 dmctl remove v
 stop_dmfs
 
+if [ "$(id -u)" = 0 ] && losetup -f >/dev/null 2>&1; then
+  say "a disk with sectors of 4096 bytes"
+  backing disk 16M >/dev/null
+  LOOP=$(losetup -f --show -b 4096 disk)
+  LOOPS+=("$LOOP")
+  start_dmfs -o direct_backing
+  dmctl create v --table "0 32000 linear $LOOP 3"
+  for size in 512 1536 20k; do
+    fio --output=fio.out --name="b$size" --filename=mnt/v --rw=randwrite --bs=$size --io_size=2m \
+      --blockalign=512 --serialize_overlap=1 --size=$((32000 * 512)) --iodepth=16 --ioengine=libaio \
+      --direct=1 --verify=crc32c --do_verify=1 --verify_fatal=1 --fallocate=none --randrepeat=1 \
+      2>fio.err || { cat fio.out fio.err; fail "fio $size"; }
+    grep -q 'err= 0' fio.out || fail "fio $size did not run"
+  done
+  cmp <(dd if=mnt/v bs=1M status=none) <(dd if="$LOOP" bs=512 skip=3 count=32000 status=none) ||
+    fail "volume and disk differ"
+  wait_until 10 dmctl remove v
+  stop_dmfs
+  detach "$LOOP"
+fi
+
 say "words that are no engine"
 refused "-o engine: 'fast' is none of auto, inline, threads, io_uring" start_dmfs -o engine=fast
 refused "-o direct_backing: takes no value" start_dmfs -o direct_backing=1
