@@ -205,8 +205,7 @@ Result<std::string> Commands::message(const DeviceSelector& selector, Sectors se
     DM_TRY_STATUS(manager_.cancel_deferred_remove(selector));
     return std::string();
   }
-  // Not behind a suspend that waits: a message may be what frees the bios that it waits for.
-  MutexLock one(device->message_mutex());
+  // No lock: a message may be what frees the bios that a suspend waits for, and completes bios.
   auto table = device->live_table();
   if (!table) return Error{EINVAL, "The device has no table."};
   if (sector >= table->size()) {

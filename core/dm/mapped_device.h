@@ -2,7 +2,7 @@
 // A mapped device: a live table that I/O goes through, an inactive one that waits for resume, and
 // the state machine of suspend and resume.
 //
-// Lock order: message_mutex_ and, apart from it, command_mutex_ > (a manager's and a store's locks) > slots_mutex_ ; held_mutex_ and
+// Lock order: command_mutex_ > (a manager's and a store's locks) > slots_mutex_ ; held_mutex_ and
 // the event mutex are leaves. Targets, completions and submit() are called with none of them
 // held, except hooks (presuspend ...), which run under command_mutex_.
 #pragma once
@@ -90,8 +90,6 @@ class MappedDevice {
   // When it fails, the change is undone and its error returned.
   using Commit = std::function<Status()>;
 
-  // Targets are told messages one at a time, also while a suspend waits.
-  Mutex& message_mutex() DM_ATTRIBUTE(lock_returned(message_mutex_)) { return message_mutex_; }
   Mutex& command_mutex() DM_ATTRIBUTE(lock_returned(command_mutex_)) { return command_mutex_; }
   // Replaces (or with nullptr drops) the inactive table; the old one is returned, to be destroyed
   // by the caller once it holds no lock.
@@ -164,7 +162,6 @@ class MappedDevice {
   // Read by whoever is counted in_flight_; changed only while nobody is.
   std::atomic<const Table*> io_table_{nullptr};
 
-  Mutex message_mutex_;  // one message at a time; taken before any lock of a target's
   Mutex command_mutex_;  // one command at a time; held across waits
   FsFreezer* frozen_by_ DM_GUARDED_BY(command_mutex_) = nullptr;  // owes us a thaw()
   FreezeReport report_ DM_GUARDED_BY(command_mutex_);

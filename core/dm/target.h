@@ -101,8 +101,8 @@ class Target {
   virtual std::string table_line() const = 0;
   // What `dmctl status` prints behind "<start> <length> <type> ".
   virtual std::string status_line() const { return {}; }
-  // EINVAL with a sentence by default, as the kernel. Any thread, one message at a time for a
-  // device, also while the device is being suspended or this table replaced.
+  // EINVAL with a sentence by default, as the kernel. Any thread, many at a time, also while the
+  // device is being suspended or this table replaced; no lock held.
   virtual Result<std::string> message(std::span<const std::string> words);
 
   virtual IoLimits limits() const { return {}; }

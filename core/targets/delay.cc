@@ -45,6 +45,7 @@ class Delay final : public Target {
       if (passes_) return MapResult::Remapped;
       cancelled = bio.cancelled();
       if (!cancelled) {
+        stamp_held(bio);
         waiting_.emplace(at, Waiting{&bio, kind});
         ++counts_[kind];
         alarm_.set(waiting_.begin()->first);
@@ -59,6 +60,16 @@ class Delay final : public Target {
     BioList taken = take(Clock::Time::max(), cancel);
     return taken.complete_all(cancel.error);
   }
+
+  void list_held(HeldList& list) const override {
+    MutexLock lock(mutex_);
+    for (const auto& [at, waiting] : waiting_) {
+      const Bio& bio = *waiting.bio;
+      Sectors start = ways_[waiting.kind].start;
+      list.add("delay", bio, bio.op == Op::Flush ? Sectors{0} : bio.sector - start + context_.begin());
+    }
+  }
+  std::string freed_by() const override { return "goes by itself, or at a suspend"; }
 
   // What waits goes at once, and until the resume nothing waits any more.
   void presuspend() override {

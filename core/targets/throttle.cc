@@ -54,6 +54,7 @@ class Throttle final : public Target {
       }
       cancelled = bio.cancelled();
       if (!cancelled) {
+        stamp_held(bio);
         queue.waiting.push_back(bio);
         ++queue.delayed;
         alarm_.set(queue.ready());
@@ -72,6 +73,16 @@ class Throttle final : public Target {
     }
     return taken[kReads].complete_all(cancel.error) + taken[kWrites].complete_all(cancel.error);
   }
+
+  void list_held(HeldList& list) const override {
+    MutexLock lock(mutex_);
+    for (const Queue& queue : queues_) {
+      for (const Bio* bio = queue.waiting.front(); bio; bio = bio->next) {
+        list.add("throttle", *bio, bio->sector - start_ + context_.begin());
+      }
+    }
+  }
+  std::string freed_by() const override { return "goes by itself, at message 'set', or at a suspend"; }
 
   // What waits goes at once, and until the resume there is no limit.
   void presuspend() override {

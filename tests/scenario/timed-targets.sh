@@ -47,6 +47,7 @@ dmctl reload d --table "0 8192 delay disk 0 3600000 disk 0 0"
 dmctl resume d
 bg_read d 0 got err
 wait_until 10 status_is d "0 8192 delay 1 0 0"
+dmctl why d | grep -q "  delay     read of 8 sectors at sector 0, for .*asked for by dd" || fail "$(dmctl why d)"
 one_write d 8
 for suspend in "suspend" "suspend --noflush"; do
   # shellcheck disable=SC2086
@@ -71,7 +72,8 @@ dmctl message t 0 set write_iops 0 read_bps 1
 expect "0 8192 throttle $W/disk 0 4 read_bps 1 burst_ms 0" dmctl table t
 three_writes
 one_read t >/dev/null # goes, and the next one has to wait for an hour
-bg_read t 0 got err
+bg_read t 16 got err
+wait_until 10 sh -c '"$DMFS_BUILD/dmctl" why t | grep -q "  throttle  read of 8 sectors at sector 16,"'
 wait_until 10 sh -c '"$DMFS_BUILD/dmctl" status t | grep -q "^0 8192 throttle 1 0 1 "'
 one_read free >/dev/null
 dmctl message t 0 set read_bps 0
