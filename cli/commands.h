@@ -63,8 +63,12 @@ bool load_command(Session&, const Words&);
 bool table_command(Session&, const Words&);
 bool status_command(Session&, const Words&);
 bool deps_command(Session&, const Words&);
-// What `load` sends: targets, read_only, cwd.
-nlohmann::json load_params(const std::vector<TableLine>& table, bool read_only);
+// What `load` sends: targets, read_only, ordered, cwd.
+struct TableModes {
+  bool read_only = false;
+  bool ordered = false;
+};
+nlohmann::json load_params(const std::vector<TableLine>& table, TableModes modes);
 // --table, else the file, else standard input.
 bool read_table_option(Session&, const std::string& file, std::vector<TableLine>& table);
 

@@ -21,7 +21,7 @@ constexpr auto kRemovePause = std::chrono::milliseconds(200);
 struct NewDevice {
   DeviceRef ref = {};
   std::vector<TableLine> table = {};
-  bool read_only = false;
+  TableModes modes = {};
 };
 
 // A device without a table is only made; one with a table is made, loaded and resumed, or not at
@@ -38,7 +38,7 @@ bool create_device(Session& session, const NewDevice& device) {
   if (device.table.empty()) return session.print_info_if_verbose(*reply);
 
   DeviceRef ref{.name = device.ref.name, .major = created->major, .minor = created->minor};
-  if (session.run("reload", ref, "load", load_params(device.table, device.read_only))) {
+  if (session.run("reload", ref, "load", load_params(device.table, device.modes))) {
     reply = session.run("resume", ref, "resume");
     if (reply) return session.print_info_if_verbose(*reply);
   }
@@ -56,7 +56,7 @@ bool create_concise(Session& session, const Words& words) {
   auto devices = session.expect(parse_concise(text));
   if (!devices) return false;
   for (ConciseDevice& entry : *devices) {
-    NewDevice device{.table = std::move(entry.table), .read_only = entry.read_only};
+    NewDevice device{.table = std::move(entry.table), .modes = {.read_only = entry.read_only}};
     if (!session.mangle_word("name", entry.name, device.ref.name)) return false;
     if (!session.mangle_word("uuid", entry.uuid, device.ref.uuid)) return false;
     device.ref.minor = entry.minor;
@@ -93,7 +93,7 @@ bool create_command(Session& session, const Words& words) {
     session.complain("Please provide a name for the new device.");
     return false;
   }
-  NewDevice device{.read_only = options.read_only};
+  NewDevice device{.modes = {options.read_only, options.ordered}};
   if (!options.no_table &&
       !read_table_option(session, words.size() > 1 ? words[1] : "", device.table)) {
     return false;
@@ -176,7 +176,7 @@ bool load_error_table(Session& session, const DeviceRef& device) {
     if (size == 0) return true;  // nothing to make unusable
   }
   if (!session.run("reload", device, "load",
-                   load_params({{.length = size, .type = "error"}}, false))) {
+                   load_params({{.length = size, .type = "error"}}, {}))) {
     return false;
   }
   json flags = json::object();

@@ -22,6 +22,7 @@ enum LongOption : int {
   kMangleName,
   kNamePrefixes,
   kNoFlush,
+  kOrdered,
   kNoHeadings,
   kNoLockFs,
   kReadAhead,
@@ -67,6 +68,7 @@ const option kLongOptions[] = {
     {"noudevrules", no_argument, nullptr, kIgnored},
     {"noudevsync", no_argument, nullptr, kIgnored},
     {"options", required_argument, nullptr, 'o'},
+    {"ordered", no_argument, nullptr, kOrdered},
     {"readahead", required_argument, nullptr, kReadAhead},
     {"readonly", no_argument, nullptr, 'r'},
     {"retry", no_argument, nullptr, kRetry},
@@ -150,6 +152,9 @@ Status take(Options& o, int code, const char* value) {
       break;
     case 'r':
       o.read_only = true;
+      break;
+    case kOrdered:
+      o.ordered = true;
       break;
     case 'u':
       o.uuid = value;

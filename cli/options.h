@@ -36,6 +36,7 @@ struct Options {
 
   bool force = false;  // for mount: stay in the foreground
   bool read_only = false;
+  bool ordered = false;
   bool no_table = false;
   std::optional<std::string> table;
   std::optional<std::string> read_ahead;

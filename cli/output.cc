@@ -33,6 +33,7 @@ std::string info_text(const Device& d) {
                   d.read_only ? " (READ-ONLY)" : "", d.deferred_remove ? " (DEFERRED REMOVE)" : "");
   if (!d.not_activated.empty()) out += fmt::format("Not activated:     {}\n", d.not_activated);
   if (!d.fault.empty()) out += fmt::format("Fault:             {}\n", d.fault);
+  if (d.ordered) out += "Ordered:           yes\n";
   if (d.held > 0) out += fmt::format("Held:              {}\n", d.held);
   if (d.has_disk()) out += fmt::format("Read Ahead:        {}\n", d.read_ahead);
   out += fmt::format("Tables present:    {}\n", tables_present(d));

@@ -151,6 +151,7 @@ Result<Device> read_device(const json& reply, Mangling mode) {
   m.get("target_count", d.target_count);
   m.get("suspended", d.suspended);
   m.get("read_only", d.read_only);
+  m.get("ordered", d.ordered);
   m.get("live_table", d.live_table);
   m.get("inactive_table", d.inactive_table);
   m.get("deferred_remove", d.deferred_remove);

@@ -26,6 +26,7 @@ struct Device {
   uint64_t target_count = 0;
   bool suspended = false;
   bool read_only = false;
+  bool ordered = false;
   bool live_table = false;
   bool inactive_table = false;
   bool deferred_remove = false;

@@ -150,7 +150,7 @@ bool query_devices(Session& session, Query query, const Words& words) {
 
 }  // namespace
 
-json load_params(const std::vector<TableLine>& table, bool read_only) {
+json load_params(const std::vector<TableLine>& table, TableModes modes) {
   json targets = json::array();
   for (const TableLine& line : table) {
     targets.push_back({{"start", line.start},
@@ -159,7 +159,8 @@ json load_params(const std::vector<TableLine>& table, bool read_only) {
                        {"params", line.params}});
   }
   json params = {{"targets", std::move(targets)}};
-  if (read_only) params["read_only"] = true;
+  if (modes.read_only) params["read_only"] = true;
+  if (modes.ordered) params["ordered"] = true;
   std::error_code failed;
   std::filesystem::path cwd = std::filesystem::current_path(failed);
   if (!failed) params["cwd"] = cwd.string();
@@ -192,8 +193,9 @@ bool load_command(Session& session, const Words& words) {
   }
   std::vector<TableLine> table;
   if (!read_table_option(session, file, table)) return false;
+  const Options& options = session.options();
   auto reply =
-      session.run("reload", device, "load", load_params(table, session.options().read_only));
+      session.run("reload", device, "load", load_params(table, {options.read_only, options.ordered}));
   return reply && session.print_info_if_verbose(*reply);
 }
 

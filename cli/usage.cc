@@ -15,14 +15,15 @@ The daemon
 	umount [MOUNTPOINT]
 Devices
 	create NAME [-u|--uuid UUID] [-j|--major MAJOR -m|--minor MINOR] [-r|--readonly]
-	       [--readahead {{[+]SECTORS|auto|none}}] [-n|--notable | --table TABLE | FILE]
+	       [--ordered] [--readahead {{[+]SECTORS|auto|none}}]
+	       [-n|--notable | --table TABLE | FILE]
 	create --concise [DEVICES]
 	remove [-f|--force] [--deferred] [--retry] DEVICE...
 	remove_all [-f|--force] [--deferred]
 	rename DEVICE NEW_NAME
 	rename DEVICE --setuuid NEW_UUID
 Tables
-	load|reload DEVICE [-r|--readonly] [--table TABLE | FILE]
+	load|reload DEVICE [-r|--readonly] [--ordered] [--table TABLE | FILE]
 	clear DEVICE...
 	suspend [--noflush] [--nolockfs] [--timeout SECONDS] DEVICE...
 	resume [--noflush] [--nolockfs] [--readahead {{[+]SECTORS|auto|none}}] DEVICE...

@@ -46,7 +46,12 @@ CREATE TABLE target(
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array kShipped = {Migration{kVersion1}};
+// Version 2: tables whose FUA writes are barriers.
+constexpr const char* kVersion2 = R"sql(
+ALTER TABLE slot ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0 CHECK(ordered IN (0, 1));
+)sql";
+
+constexpr std::array<Migration, kShippedVersion> kShipped = {Migration{kVersion1}, Migration{kVersion2}};
 
 // Everything that defines the tables, as one text. ANALYZE's tables are harmless.
 Result<std::string> describe(Database& db) {

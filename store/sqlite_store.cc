@@ -79,7 +79,7 @@ Result<SqliteStore::Statements> SqliteStore::Statements::prepare(Database& db) {
       {&s.erase_device, "DELETE FROM device WHERE minor=?"},
       {&s.name_owner, "SELECT minor FROM device WHERE name=? AND minor<>?"},
       {&s.uuid_owner, "SELECT minor, name FROM device WHERE uuid=? AND uuid<>'' AND minor<>?"},
-      {&s.put_slot, "INSERT INTO slot(minor, slot, read_only) VALUES(?,?,?)"},
+      {&s.put_slot, "INSERT INTO slot(minor, slot, read_only, ordered) VALUES(?,?,?,?)"},
       {&s.drop_slot, "DELETE FROM slot WHERE minor=? AND slot=?"},
       {&s.put_target,
        "INSERT INTO target(minor, slot, position, start, length, type, params)"
@@ -131,14 +131,15 @@ Result<std::vector<StoredDevice>> SqliteStore::load() {
     return row.integer(1) == static_cast<uint64_t>(Slot::Inactive) ? &device.inactive : nullptr;
   };
   // A table may have no targets, so the slots come from their own table.
-  DM_TRY(Statement s, db_.prepare("SELECT minor, slot, read_only FROM slot"));
+  DM_TRY(Statement s, db_.prepare("SELECT minor, slot, read_only, ordered FROM slot"));
   while ((rc = s.step()) == SQLITE_ROW) {
     auto* slot = slot_of(s);
     if (slot == nullptr) {
       return damaged(path_, fmt::format("minor {} has a table in slot {}", s.integer(0),
                                         static_cast<int64_t>(s.integer(1))));
     }
-    *slot = TableSpec{.targets = {}, .read_only = s.integer(2) != 0};
+    *slot = TableSpec{
+        .targets = {}, .read_only = s.integer(2) != 0, .ordered = s.integer(3) != 0};
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot read the tables");
 
@@ -234,6 +235,7 @@ Status SqliteStore::apply(const PutTable& change) {
   int rc = statements_.put_slot.bind(change.minor)
                .bind(slot)
                .bind(uint64_t{change.table.read_only})
+               .bind(uint64_t{change.table.ordered})
                .run();
   if (rc == SQLITE_CONSTRAINT_FOREIGNKEY) {
     return Error{ENXIO, fmt::format("store {}: cannot keep a table: there is no device with "

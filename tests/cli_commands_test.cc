@@ -28,6 +28,7 @@ json info(const std::string& name, uint32_t minor = 0, bool live = true) {
           {"target_count", 1},
           {"suspended", false},
           {"read_only", false},
+          {"ordered", false},
           {"live_table", live},
           {"inactive_table", false},
           {"deferred_remove", false},
@@ -102,14 +103,14 @@ TEST_F(DmctlTest, CreateMakesLoadsAndResumes) {
   answers(info("x"));
   answers(info("x"));
   answers(info("x"));
-  dmctl({"create", "x", "-u", "U", "-r", "--table", "0 8 zero"});
+  dmctl({"create", "x", "-u", "U", "-r", "--ordered", "--table", "0 8 zero"});
   EXPECT_EQ(status_, 0);
   EXPECT_EQ(out_ + err_, "");
   EXPECT_THAT(
       sent_,
       ElementsAre(
           R"(create {"name":"x","uuid":"U"})",
-          R"(load {"name":"x","read_only":true,"targets":[{"length":8,"params":"","start":0,"type":"zero"}]})",
+          R"(load {"name":"x","ordered":true,"read_only":true,"targets":[{"length":8,"params":"","start":0,"type":"zero"}]})",
           R"(resume {"name":"x"})"));
 }
 

@@ -128,6 +128,7 @@ TEST_F(DispatcherTest, CreateAnswersWithAllThereIsToKnow) {
                   {"target_count", 0},
                   {"suspended", false},
                   {"read_only", false},
+                  {"ordered", false},
                   {"live_table", false},
                   {"inactive_table", false},
                   {"deferred_remove", false},
@@ -147,7 +148,7 @@ TEST_F(DispatcherTest, LoadResumeTable) {
   ok("create", {{"name", "vol"}});
   json linear = {{"start", 8}, {"length", 16}, {"type", "linear"}, {"params", dir_ + "/disk 4"}};
   json targets = json::array({zero_target(0, 8), linear});
-  json info = ok("load", {{"name", "vol"}, {"targets", targets}, {"read_only", true}});
+  json info = ok("load", {{"name", "vol"}, {"targets", targets}, {"read_only", true}, {"ordered", true}});
   EXPECT_EQ(info["inactive_table"], true);
   EXPECT_EQ(info["live_table"], false);
   EXPECT_EQ(ok("table", {{"name", "vol"}})["targets"], json::array());
@@ -426,6 +427,7 @@ TEST_F(DispatcherTest, MutatedRequestsNeverHarm) {
        {{"name", "vol"},
         {"targets", json::array({zero_target(0, 8), zero_target(8, 8)})},
         {"read_only", false},
+        {"ordered", true},
         {"cwd", "/nowhere"}}},
       {"load",
        {{"name", "vol"},

@@ -261,30 +261,56 @@ TEST_F(StoreTest, FailedCreationLeavesNothing) {
   EXPECT_GE(refusals, 4) << "the lock's pid, the image, its sync and the directory's";
 }
 
-const Migration kTwo[] = {shipped_migrations()[0],
+static_assert(kShippedVersion == 2, "the lists below name the shipped steps one by one");
+const Migration kNext[] = {shipped_migrations()[0], shipped_migrations()[1],
                           {"ALTER TABLE device ADD COLUMN note TEXT NOT NULL DEFAULT 'none';"
                            "CREATE TABLE runtime(minor INTEGER PRIMARY KEY) STRICT"}};
-const Migration kBroken[] = {shipped_migrations()[0],
+const Migration kBroken[] = {shipped_migrations()[0], shipped_migrations()[1],
                              {"ALTER TABLE device ADD COLUMN note TEXT; DELETE FROM nowhere"}};
-const Migration kOrphans[] = {shipped_migrations()[0], {"DELETE FROM slot"}};
+const Migration kOrphans[] = {shipped_migrations()[0], shipped_migrations()[1], {"DELETE FROM slot"}};
 
 TEST_F(StoreTest, OlderVersionIsMigratedOnce) {
   open();
   commit({PutDevice{device(0, "a", "u")}, PutTable{0, Slot::Live, table(3)}});
   auto before = load();
-  open(kTwo);
+  open(kNext);
   EXPECT_TRUE(load() == before);
   commit({PutDevice{device(1, "b")}});
-  open(kTwo);
+  open(kNext);
   EXPECT_EQ(load().size(), 2u);
   store_.reset();
   {
     auto db = Database::open(path_, Database::Mode::Exclusive);
     ASSERT_TRUE(db);
-    EXPECT_EQ(*db->query("PRAGMA user_version"), "2");
+    EXPECT_EQ(*db->query("PRAGMA user_version"), "3");
     EXPECT_EQ(*db->query("SELECT group_concat(note) FROM device"), "none,none");
   }
-  refused(ENOTSUP, "it has schema version 2, this dmfs knows up to 1");
+  refused(ENOTSUP, "it has schema version 3, this dmfs knows up to 2");
+}
+
+// A store that the first release wrote: its tables are not ordered.
+TEST_F(StoreTest, StoreOfVersionOne) {
+  auto image = new_store_image(shipped_migrations().first(1));
+  ASSERT_TRUE(image);
+  write(path_, *image);
+  {
+    auto db = Database::open(path_, Database::Mode::Exclusive);
+    ASSERT_TRUE(db);
+    ASSERT_TRUE(db->exec("INSERT INTO device VALUES(0,'a','u',0,0,7,256,1,2,3,4);"
+                         "INSERT INTO slot VALUES(0,0,1);"
+                         "INSERT INTO target VALUES(0,0,0,0,8,'linear','/data/f 0')"));
+  }
+  open();
+  auto devices = load();
+  ASSERT_EQ(devices.size(), 1u);
+  EXPECT_EQ(devices[0].record.event_nr, 7u);
+  EXPECT_TRUE(devices[0].live == table(1, true));
+  TableSpec ordered = table(2);
+  ordered.ordered = true;
+  commit({PutTable{0, Slot::Inactive, ordered}});
+  open();
+  EXPECT_TRUE(load()[0].inactive == ordered);
+  EXPECT_TRUE(load()[0].live == table(1, true));
 }
 
 TEST_F(StoreTest, OlderVersionWithALogIsMigrated) {
@@ -295,7 +321,7 @@ TEST_F(StoreTest, OlderVersionWithALogIsMigrated) {
   store_.reset();
   write(path_, main);
   write(path_ + "-wal", log);
-  open(kTwo);
+  open(kNext);
   EXPECT_TRUE(load() == expected);
 }
 
@@ -304,7 +330,7 @@ TEST_F(StoreTest, MigrationThatFailsChangesNothing) {
   commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, table(3)}});
   auto before = load();
   store_.reset();
-  refused(EIO, "cannot be brought from schema version 1 to 2", kBroken);
+  refused(EIO, "cannot be brought from schema version 2 to 3", kBroken);
   refused(EUCLEAN, "row without its slot", kOrphans);
   open();
   EXPECT_TRUE(load() == before);

@@ -156,6 +156,7 @@ Dispatcher::Reply Dispatcher::load(ParamReader& params, CancelToken&) {
   args.device = read_selector(params);
   args.table.targets = read_targets(params);
   args.table.read_only = params.flag("read_only");
+  args.table.ordered = params.flag("ordered");
   args.cwd = params.optional_text("cwd").value_or("");
   DM_TRY_STATUS(params.finish());
   return info_reply(commands_.load(args));

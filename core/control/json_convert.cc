@@ -54,6 +54,7 @@ json to_json(const DeviceInfo& info) {
           {"target_count", info.target_count},
           {"suspended", info.suspended},
           {"read_only", info.read_only},
+          {"ordered", info.ordered},
           {"live_table", info.live_table},
           {"inactive_table", info.inactive_table},
           {"deferred_remove", info.deferred_remove},

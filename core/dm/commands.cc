@@ -73,6 +73,10 @@ Result<WaitReport> Commands::why(const DeviceSelector& selector) {
         live || report.info.inactive_table
             ? fmt::format("the device is suspended: dmctl resume {}", name)
             : fmt::format("the device has no table: dmctl load {0}, then dmctl resume {0}", name));
+  } else if (device->sequencing()) {
+    report.freed_by.push_back(fmt::format(
+        "a barrier: it goes when the {} in flight have ended, and what came after it then",
+        report.in_flight));
   }
   if (report.held.count > 0) {
     report.freed_by.push_back(fmt::format("to fail what waits: dmctl fail-held {}", name));

@@ -43,6 +43,7 @@ struct DeviceInfo {
   uint32_t target_count = 0;   // of the live table
   bool suspended = false;
   bool read_only = false;      // the live table's
+  bool ordered = false;        // the live table's
   bool live_table = false;
   bool inactive_table = false;
   bool deferred_remove = false;

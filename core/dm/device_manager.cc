@@ -148,6 +148,7 @@ DeviceInfo DeviceManager::describe(const Node& node) {
   if (live) {
     info.target_count = static_cast<uint32_t>(live->entries().size());
     info.read_only = live->read_only();
+    info.ordered = live->ordered();
     info.size = live->size();
     info.not_activated = live->unavailable_reason();
     info.fault = live->fault();

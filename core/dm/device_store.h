@@ -25,6 +25,7 @@ struct TargetSpec {
 struct TableSpec {
   std::vector<TargetSpec> targets;
   bool read_only = false;
+  bool ordered = false;  // a write with FUA is a barrier
   bool operator==(const TableSpec&) const = default;
 };
 

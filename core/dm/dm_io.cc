@@ -105,6 +105,7 @@ void DmIo::put() {
 }
 
 void MappedDevice::submit(Bio& bio) {
+  if (bio.flags && is_barrier(bio)) return submit_barrier(bio);
   InFlight::Shard shard;
   while (!in_flight_.try_enter(shard)) {
     int refused;
@@ -181,6 +182,11 @@ void MappedDevice::finish(DmIo& io) {
   bool requeue = io.requeue.load(std::memory_order_relaxed);
   InFlight::Shard shard = io.shard;
   ObjectPool<DmIo>::put(&io);
+  if (requeue && &bio == &step_) {
+    // A part of a barrier, which is pushed back as a whole.
+    in_flight_.leave(shard);
+    return bio.complete(kRequeue);
+  }
   // Pushed back before it is counted out, so that a suspend that sees the device empty finds it.
   bool pushed = requeue && push_back(bio);
   if (requeue && !pushed) outcome = {bio.cancelled() ? bio.cancelled() : EIO, {}};

@@ -19,6 +19,7 @@ uint64_t next_generation() {
 MappedDevice::MappedDevice(uint32_t minor, HeldBudget& budget) : minor_(minor), budget_(budget) {}
 
 MappedDevice::~MappedDevice() {
+  stop_sequencer();
   MutexLock lock(held_mutex_);
   assert(in_flight_.count() == 0 && deferred_.empty() && pushback_.empty());
 }
@@ -54,7 +55,9 @@ size_t MappedDevice::cancel(const BioCancel& cancel) {
     MutexLock lock(held_mutex_);
     deferred = deferred_.take(cancel);
     pushback = pushback_.take(cancel);
+    reconsider_.store(true);
   }
+  if (deferred.barriers() > 0) in_flight_.poke();
   size_t count = let_go(pushback, cancel.error) + let_go(deferred, cancel.error);
   if (in_flight_.count() == 0) return count;
   if (auto table = live_table()) {
@@ -70,7 +73,9 @@ size_t MappedDevice::fail_held(int error) {
     MutexLock lock(held_mutex_);
     std::swap(deferred, deferred_);
     std::swap(pushback, pushback_);
+    reconsider_.store(true);
   }
+  if (deferred.barriers() > 0) in_flight_.poke();
   size_t count = let_go(pushback, error) + let_go(deferred, error);
   if (in_flight_.count() == 0) return count;
   if (auto table = live_table()) {
@@ -112,7 +117,10 @@ HeldList MappedDevice::held() const {
 int MappedDevice::defer(Bio& bio, bool& tell) {
   if (refuse_held_with_) return refuse_held_with_;
   if (int cancelled = bio.cancelled()) return cancelled;
-  if (!budget_.take(bio)) {
+  // What waits for a barrier only is not refused: the front bounds it, and it goes on by itself.
+  if (!blocked_) {
+    budget_.force(bio);
+  } else if (!budget_.take(bio)) {
     // Told once for all that is refused until there is room again.
     tell = refused_++ == refused_told_;
     return ENOMEM;
@@ -147,6 +155,7 @@ void MappedDevice::publish(std::shared_ptr<Table> live) {
   io_table_.store(table, std::memory_order_release);
   size_.store(table ? table->size().n : 0, std::memory_order_release);
   read_only_.store(table && table->read_only(), std::memory_order_release);
+  ordered_.store(table && table->ordered(), std::memory_order_relaxed);
 }
 
 Status MappedDevice::lock_fs(const SuspendOptions& options, CancelToken& cancel) {
@@ -191,14 +200,10 @@ Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken&
     for (const Table::Entry& entry : table->entries()) entry.target->presuspend_undo();
     return locked;
   }
-  // 3. New I/O goes to the deferred list from here on.
-  in_flight_.close();
+  // 3. New I/O goes to the deferred list from here on, and barriers that have not begun stay there.
+  block();
   // 4. Everything inside ends, or is pushed back.
-  bool empty;
-  {
-    CancelToken::Waker waker(cancel, [this] { in_flight_.poke(); });
-    empty = in_flight_.wait_empty([&cancel] { return cancel.cancelled(); });
-  }
+  bool empty = wait_idle(cancel);
   suspending_.store(false, std::memory_order_relaxed);
   // 5. Nothing is pushed back any more; what was goes before what came later.
   {
@@ -219,24 +224,70 @@ Status MappedDevice::block_and_drain(const SuspendOptions& options, CancelToken&
   return {};
 }
 
+void MappedDevice::block() {
+  {
+    MutexLock lock(held_mutex_);
+    blocked_ = true;
+    in_flight_.close();
+    reconsider_.store(true);
+  }
+  in_flight_.poke();
+}
+
+bool MappedDevice::wait_idle(CancelToken& cancel) {
+  CancelToken::Waker waker(cancel, [this] {
+    in_flight_.poke();
+    MutexLock lock(held_mutex_);
+    sequence_ended_.notify_all();
+  });
+  {
+    MutexLock lock(held_mutex_);
+    while (sequencing_ && !cancel.cancelled()) sequence_ended_.wait(held_mutex_);
+    if (sequencing_) return false;
+  }
+  return in_flight_.wait_empty([&cancel] { return cancel.cancelled(); });
+}
+
 void MappedDevice::unblock() {
+  {
+    MutexLock lock(held_mutex_);
+    if (!blocked_) return;  // the suspend has failed before it blocked anything
+    if (sequencing_) {
+      // An interrupted suspend: the barrier goes on, and what has gathered goes after it.
+      blocked_ = false;
+      ordering_ = true;
+      return;
+    }
+  }
+  issue_held(Issuer::Resume);
+  MutexLock lock(held_mutex_);
+  blocked_ = false;
+  sequencer_wake_.notify_all();
+}
+
+void MappedDevice::issue_held(Issuer issuer) {
   // What was held goes in order, before the door opens to newcomers. Those who arrive meanwhile
   // queue up behind; after a few rounds the door opens whatever is left, else a busy device
   // would pass all its I/O through this thread for ever.
   constexpr int kMaxRounds = 4;
   for (int round = 0;; ++round) {
     BioList held;
+    bool last;
     {
       MutexLock lock(held_mutex_);
-      std::swap(held, deferred_);
-      if (held.empty() || round == kMaxRounds) in_flight_.open();
+      if (issuer == Issuer::Sequencer && !may_sequence()) return;
+      held = deferred_.take_before_barrier();
+      last = !deferred_.empty() || held.empty() || round == kMaxRounds;
+      if (last && deferred_.empty()) {
+        ordering_ = false;
+        in_flight_.open();
+      }
     }
-    if (held.empty()) return;
     while (Bio* bio = held.pop_front()) {
       taken(*bio);
       start(*bio, in_flight_.enter_closed());
     }
-    if (round == kMaxRounds) return;
+    if (last) return;
   }
 }
 
@@ -320,7 +371,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
 Status MappedDevice::restore(std::shared_ptr<Table> live, std::shared_ptr<Table> inactive,
                              bool suspended) {
   (void)set_inactive(std::move(inactive));
-  in_flight_.close();
+  block();
   publish(std::move(live));
   suspended_.store(suspended, std::memory_order_release);
   if (suspended) return {};
@@ -330,7 +381,7 @@ Status MappedDevice::restore(std::shared_ptr<Table> live, std::shared_ptr<Table>
 }
 
 std::vector<std::shared_ptr<Table>> MappedDevice::retire() {
-  in_flight_.close();
+  block();
   refuse_held(ENXIO);
   // Nobody has it open, so there is hardly anything to thaw; and nobody to wait for it.
   CancelToken at_once;

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/base/cancel.h"
@@ -49,6 +50,12 @@ class MappedDevice {
   // Takes the bio and completes it once. `bio.sector` counts from the start of the device. While
   // the device is suspended the bio waits on the deferred list. Past the end: EIO. A write to a
   // read-only table: EPERM.
+  //
+  // A barrier (kBioBarrier; on an ordered table also a write with kBioFua): what is in flight
+  // ends, then a flush, the bio, and, if it changes anything, another flush. What comes later waits
+  // on the deferred list. A flush that is a barrier is one flush. The first error is kept, save that
+  // EOPNOTSUPP supersedes it; when the first flush fails the bio itself is not sent (the kernel of
+  // 2009, the last with barriers, sent it). Pushed back as a whole.
   void submit(Bio& bio);
   // Whether submit() would put a bio on the deferred list now (a hint).
   bool defers() const { return in_flight_.closed(); }
@@ -73,6 +80,9 @@ class MappedDevice {
   // ---- what others may see: any thread ----------------------------------------------------
   Sectors size() const { return {size_.load(std::memory_order_acquire)}; }
   bool read_only() const { return read_only_.load(std::memory_order_acquire); }
+  bool ordered() const { return ordered_.load(std::memory_order_relaxed); }
+  // While a barrier, or what waits behind one, is on its way.
+  bool sequencing() const;
   // While a noflush suspend lets requeued bios come back.
   bool noflush_suspending() const;
   // While a suspend waits for what is in flight.
@@ -126,13 +136,39 @@ class MappedDevice {
   void start(Bio& bio, InFlight::Shard shard);
   void finish(DmIo& io);
 
+  // Barriers (barrier.cc)
+  bool is_barrier(Bio& bio) const;
+  void submit_barrier(Bio& bio);
+  int start_sequencer() DM_REQUIRES(held_mutex_);
+  void stop_sequencer();
+  void run_sequencer();
+  // Whether the sequencer may send what is deferred.
+  bool may_sequence() const DM_REQUIRES(held_mutex_) {
+    return ordering_ && !blocked_ && !noflush_suspending_;
+  }
+  // Takes the barrier off the deferred list, if it is still the first and may go now.
+  bool take_barrier(Bio& bio);
+  void run_barrier(Bio& bio);
+  int run_steps(Bio& bio);
+  // Sends a part of the sequence of `bio` and waits for it: an errno, 0, or kRequeue.
+  int run_step(Bio& bio, Op op);
+  static void step_ended(Bio& step);
+  // Sends what is deferred, in order, up to the first barrier; when nothing is left, opens the
+  // door. By a resume, or (while that may) by the sequencer.
+  enum class Issuer { Resume, Sequencer };
+  void issue_held(Issuer issuer);
+
   // Steps 1 to 5 of a suspend. When it fails, the caller makes the device active again.
   Status block_and_drain(const SuspendOptions& options, CancelToken& cancel)
       DM_REQUIRES(command_mutex_);
   Status lock_fs(const SuspendOptions& options, CancelToken& cancel) DM_REQUIRES(command_mutex_);
   // After the door has opened: a file system may have to write in order to thaw.
   void unlock_fs(CancelToken& cancel) DM_REQUIRES(command_mutex_);
-  // Opens the door and sends what was held, in order.
+  // Closes the door; barriers that have not begun stay deferred.
+  void block();
+  // Waits until nothing is inside; false when cancelled.
+  bool wait_idle(CancelToken& cancel);
+  // Sends what was held, in order, and opens the door, or leaves that to the sequencer.
   void unblock() DM_REQUIRES(command_mutex_);
   void publish(std::shared_ptr<Table> live) DM_REQUIRES(command_mutex_);
   Status resume_targets() DM_REQUIRES(command_mutex_);
@@ -155,6 +191,7 @@ class MappedDevice {
   EventCounter events_;
   std::atomic<uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
+  std::atomic<bool> ordered_{false};
   std::atomic<bool> suspended_{false};
   std::atomic<bool> suspending_{false};
   std::atomic<uint64_t> generation_{0};
@@ -177,6 +214,23 @@ class MappedDevice {
   uint64_t refused_ DM_GUARDED_BY(held_mutex_) = 0;
   uint64_t refused_told_ DM_GUARDED_BY(held_mutex_) = 0;
   int refuse_held_with_ DM_GUARDED_BY(held_mutex_) = 0;  // nothing is held any more but fails
+
+  // The door is closed while one of these is set, and changes only under held_mutex_.
+  bool blocked_ DM_GUARDED_BY(held_mutex_) = false;   // by a suspend, until its resume is through
+  bool ordering_ DM_GUARDED_BY(held_mutex_) = false;  // for a barrier; the sequencer opens it
+  // The sequencer sends something, or has part of a barrier under way. A suspend waits for that.
+  bool sequencing_ DM_GUARDED_BY(held_mutex_) = false;
+  bool stopping_ DM_GUARDED_BY(held_mutex_) = false;
+  bool step_done_ DM_GUARDED_BY(held_mutex_) = false;
+  CondVar sequencer_wake_;   // may_sequence(), step_done_ or stopping_ may have changed
+  CondVar sequence_ended_;   // sequencing_ is false, or who waits is to look up
+  std::atomic<bool> reconsider_{false};  // set under held_mutex_: a barrier stops to wait, looks again
+  std::thread sequencer_ DM_GUARDED_BY(held_mutex_);  // since the first barrier; joined at the end
+  struct Step : Bio {
+    explicit Step(MappedDevice& device) : Bio(&MappedDevice::step_ended), owner(device) {}
+    MappedDevice& owner;
+  };
+  Step step_{*this};  // the sequencer's: the one part of a barrier that is on its way
 };
 
 }  // namespace dmfs

@@ -116,6 +116,7 @@ Table::~Table() {
 Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options& options) {
   std::unique_ptr<Table> table(new Table);
   table->read_only_ = spec.read_only;
+  table->ordered_ = spec.ordered;
   table->raise_event_ = options.raise_event;
   table->noflush_suspending_ = options.noflush_suspending;
   table->entries_.reserve(spec.targets.size());
@@ -152,6 +153,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
 std::unique_ptr<Table> Table::unavailable(const TableSpec& spec, std::string reason) {
   std::unique_ptr<Table> table(new Table);
   table->read_only_ = spec.read_only;
+  table->ordered_ = spec.ordered;
   table->reason_ = std::move(reason);
   for (const TargetSpec& line : spec.targets) {
     table->entries_.push_back(
@@ -187,6 +189,7 @@ const Table::Entry& Table::find(Sectors sector) const {
 TableSpec Table::spec() const {
   TableSpec spec;
   spec.read_only = read_only_;
+  spec.ordered = ordered_;
   spec.targets.reserve(entries_.size());
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
@@ -200,6 +203,7 @@ TableSpec Table::spec() const {
 TableSpec Table::status() const {
   TableSpec spec;
   spec.read_only = read_only_;
+  spec.ordered = ordered_;
   spec.targets.reserve(entries_.size());
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];

@@ -57,6 +57,7 @@ class Table {
 
   Sectors size() const { return size_; }
   bool read_only() const { return read_only_; }
+  bool ordered() const { return ordered_; }
   const std::vector<Entry>& entries() const { return entries_; }
   // The target that holds `sector`, which lies inside the table. O(log n).
   const Entry& find(Sectors sector) const;
@@ -97,6 +98,7 @@ class Table {
   std::vector<std::string> unavailable_types_;
   Sectors size_;
   bool read_only_ = false;
+  bool ordered_ = false;
   std::string reason_;
 };
 

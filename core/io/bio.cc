@@ -81,6 +81,7 @@ void BioList::push_back(Bio& bio) {
   (tail_ ? tail_->next : head_) = &bio;
   tail_ = &bio;
   ++size_;
+  if (bio.flags & kBioBarrier) ++barriers_;
 }
 
 void BioList::splice_front(BioList& other) {
@@ -89,6 +90,7 @@ void BioList::splice_front(BioList& other) {
   if (!tail_) tail_ = other.tail_;
   head_ = other.head_;
   size_ += other.size_;
+  barriers_ += other.barriers_;
   other = BioList();
 }
 
@@ -99,7 +101,15 @@ Bio* BioList::pop_front() {
   if (!head_) tail_ = nullptr;
   bio->next = nullptr;
   --size_;
+  if (bio->flags & kBioBarrier) --barriers_;
   return bio;
+}
+
+BioList BioList::take_before_barrier() {
+  if (barriers_ == 0) return std::exchange(*this, {});
+  BioList taken;
+  while (!(head_->flags & kBioBarrier)) taken.push_back(*pop_front());
+  return taken;
 }
 
 BioList BioList::take(const BioCancel& cancel) {

@@ -30,6 +30,10 @@ const char* op_name(Op op);
 enum BioFlags : uint8_t {
   kBioFua = 1,        // on stable storage before it completes
   kBioPreflush = 2,   // everything that completed before is on stable storage first
+  // What was submitted before has completed and is on stable storage before this bio begins; it is
+  // there too before it completes, and before what was submitted after begins. To a mapped device
+  // only, which never passes it on.
+  kBioBarrier = 4,
 };
 
 // What a SCSI device says about an error, beside the errno: kept where a target or a path knows it,
@@ -129,11 +133,14 @@ class BioList {
  public:
   bool empty() const { return head_ == nullptr; }
   size_t size() const { return size_; }
+  size_t barriers() const { return barriers_; }  // how many of them are
   Bio* front() const { return head_; }
   void push_back(Bio& bio);
   // Puts all of `other` before what is here, keeping its order; `other` is empty after.
   void splice_front(BioList& other);
   Bio* pop_front();
+  // Takes out what comes before the first barrier; all if there is none.
+  BioList take_before_barrier();
   // Takes out those that `cancel` wants, in order.
   BioList take(const BioCancel& cancel);
   // Completes all, in order, and is empty after; how many.
@@ -143,6 +150,7 @@ class BioList {
   Bio* head_ = nullptr;
   Bio* tail_ = nullptr;
   size_t size_ = 0;
+  size_t barriers_ = 0;
 };
 
 }  // namespace dmfs

@@ -124,9 +124,10 @@ Rig::~Rig() {
 
 HeldFile& Rig::file(const std::string& name, uint64_t sectors) { return opener_.add(name, sectors); }
 
-Status Rig::load(const std::string& text, bool read_only) {
+Status Rig::load(const std::string& text, bool read_only, bool ordered) {
   TableSpec spec = parse_table(text);
   spec.read_only = read_only;
+  spec.ordered = ordered;
   Table::Options options{builtin_registry(), opener_, clock_};
   options.raise_event = [this] { device_->events().raise(); };
   options.noflush_suspending = [this] { return device_->noflush_suspending(); };

@@ -71,7 +71,7 @@ class Rig {
   FakeClock& clock() { return clock_; }
   MappedDevice& device() { return *device_; }
 
-  Status load(const std::string& text, bool read_only = false);
+  Status load(const std::string& text, bool read_only = false, bool ordered = false);
   Status suspend(SuspendOptions options = {}, CancelToken* cancel = nullptr);
   Status resume(CancelToken* cancel = nullptr);
   // What the next commits answer.
