@@ -140,7 +140,7 @@ class Story {
     const uint64_t number;  // in order of submission, from 1
     EndIo tell = nullptr;
     Versions before{};        // a flush's or a barrier's: what its success makes durable
-    bool may_fail = false;    // something of it was failed
+    bool may_fail = false;    // something of it was failed; the test's thread's
   };
 
   void start(MappedDevice& device, const std::string& text) {
@@ -230,12 +230,8 @@ class Story {
     }
     return open == 1;
   }
-  void may_all_fail() {
-    MutexLock lock(mutex_);
-    for (const auto& request : requests_) request->may_fail |= !request->done();
-  }
   void fail_flush(int error) {
-    may_all_fail();
+    for (const auto& request : requests_) request->may_fail |= !request->done();
     for (VolatileDisk& disk : disks_) disk.end(0, error);
   }
 
@@ -255,6 +251,10 @@ class Story {
     if (device.suspended()) return resume(device);
     CancelToken cancel;
     bool noflush = one_in(2);
+    std::vector<Request*> open;
+    for (const auto& request : requests_) {
+      if (!request->done()) open.push_back(request.get());
+    }
     std::thread interrupt;
     if (one_in(2)) {
       cancel.cancel();
@@ -270,7 +270,7 @@ class Story {
       if (!done) {
         EXPECT_EQ(done.error().code, EINTR);
         // What is requeued once the suspend has been given up fails.
-        if (noflush) may_all_fail();
+        for (Request* request : open) request->may_fail |= noflush;
       }
     }
     cancel.cancel();

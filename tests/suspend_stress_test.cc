@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random load against random suspend, noflush suspend, reload, resume, hold, interrupt and cancel,
-// checked against a model of the contents: no lost write, no stuck bio. Prints its seed; DMFS_SEED
-// runs another one, DMFS_STRESS_OPS=N more of it.
+// Random load, with barriers in it, against random suspend, noflush suspend, reload, resume, hold,
+// fail-held, interrupt and kill, and volumes above that come, work and are removed; checked against
+// a model of the contents: no lost write, no stuck bio. DMFS_SEED=N runs another seed,
+// DMFS_STRESS_OPS=N more of it, DMFS_STRESS_SECONDS=N seed after seed for so long.
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
 #include <atomic>
+#include <chrono>
 #include <random>
 #include <thread>
 
@@ -24,6 +26,9 @@ uint64_t from_env(const char* name, uint64_t otherwise) {
   const char* text = getenv(name);
   return text ? strtoull(text, nullptr, 10) : otherwise;
 }
+
+// By far most writes are plain ones.
+constexpr uint8_t kKinds[16] = {kBioFua, kBioBarrier, kBioBarrier | kBioFua};
 
 // All of them put sector n at sector n of the one file.
 const char* const kTables[] = {
@@ -44,16 +49,20 @@ class Stress {
     std::vector<std::thread> writers;
     std::thread commander([this] { command(); });
     std::thread releaser([this] { release(); });
+    std::thread above([this] { come_and_go(); });
     for (unsigned i = 0; i < kWriters; ++i) writers.emplace_back([this, i] { write(i); });
     for (auto& thread : writers) thread.join();
     stop_.store(true);
     commander.join();
+    above.join();
     stop_releasing_.store(true);
     releaser.join();
     (void)rig_.resume("v");
     EXPECT_EQ(device_->in_flight(), 0);
     EXPECT_EQ(device_->held().count, 0u);
     EXPECT_GT(suspends_, 0u);
+    EXPECT_GT(removals_, 0u);
+    EXPECT_EQ(rig_.manager().list().size(), 1u);
   }
 
  private:
@@ -71,7 +80,7 @@ class Stress {
       char tag = static_cast<char>('A' + i % 26);
       // What was interrupted may have been written or not: again, until it has been.
       while (true) {
-        TestBio bio(Op::Write, {at}, {count}, static_cast<uint8_t>(random() % 16 == 0 ? kBioFua : 0));
+        TestBio bio(Op::Write, {at}, {count}, kKinds[random() % std::size(kKinds)]);
         bio.fill(tag);
         device_->submit(bio);
         if (random() % 64 == 0) (void)device_->cancel_held(bio, EINTR);
@@ -105,6 +114,39 @@ class Stress {
     }
   }
 
+  // A volume over the one under test: made, used, suspended, and removed. Where it writes nobody
+  // else does.
+  void come_and_go() {
+    std::mt19937_64 random(seed_ * 17);
+    DeviceSelector w = ManagerRig::named("w");
+    while (!stop_.load()) {
+      // Its table is no stranger to a suspended v: that has one whatever happens.
+      ASSERT_TRUE(rig_.create("w", fmt::format("0 8 linear v {}", kSectors - 8)));
+      auto device = rig_.manager().find("w");
+      std::vector<std::unique_ptr<TestBio>> bios;
+      for (int i = 0; i < 6; ++i) {
+        bool write = random() % 2 == 0;
+        bios.push_back(std::make_unique<TestBio>(write ? Op::Write : Op::Read, Sectors{random() % 8},
+                                                 Sectors{1}, write ? kKinds[random() % 16] : uint8_t{0}));
+        if (i == 3 && random() % 2 == 0) {
+          CancelToken token;
+          token.cancel();
+          (void)rig_.commands().suspend({w, random() % 2 == 0, false, {}}, token);
+        }
+        device->submit(*bios.back());
+      }
+      EXPECT_FALSE(rig_.remove("v")) << "removed while there is a volume above";
+      if (random() % 2 == 0) (void)device->cancel_held(*bios[random() % bios.size()], EINTR);
+      (void)rig_.resume("w");
+      for (auto& bio : bios) {
+        while (!bio->done()) std::this_thread::yield();
+        EXPECT_TRUE(bio->error() == 0 || bio->error() == EINTR || bio->error() == EIO);
+      }
+      EXPECT_TRUE(rig_.remove("w"));
+      ++removals_;
+    }
+  }
+
   void command() {
     std::mt19937_64 random(seed_);
     DeviceSelector v = ManagerRig::named("v");
@@ -121,7 +163,10 @@ class Stress {
           if (rig_.commands().suspend({v, true, false, {}}, token)) ++suspends_;
           break;
         case 3:
-          EXPECT_TRUE(rig_.load("v", kTables[random() % std::size(kTables)]));
+          EXPECT_TRUE(rig_.load("v", kTables[random() % std::size(kTables)], false, random() % 2 == 0));
+          break;
+        case 4:
+          if (random() % 8 == 0) (void)rig_.commands().fail_held(v, EIO);
           break;
         default:
           (void)rig_.commands().resume({v, random() % 2 == 0, true, {}}, token);
@@ -151,12 +196,17 @@ class Stress {
   std::shared_ptr<MappedDevice> device_;
   std::atomic<bool> stop_{false}, stop_releasing_{false};
   uint64_t suspends_ = 0;  // the commander's
+  uint64_t removals_ = 0;
 };
 
 TEST(SuspendStress, NothingIsLostAndNothingSticks) {
   uint64_t seed = from_env("DMFS_SEED", 1);
-  SCOPED_TRACE(fmt::format("DMFS_SEED={}", seed));
-  Stress(seed, from_env("DMFS_STRESS_OPS", 1500)).go();
+  auto end = std::chrono::steady_clock::now() +
+             std::chrono::seconds(from_env("DMFS_STRESS_SECONDS", 0));
+  do {
+    SCOPED_TRACE(fmt::format("DMFS_SEED={}", seed));
+    Stress(seed++, from_env("DMFS_STRESS_OPS", 1500)).go();
+  } while (!HasFailure() && std::chrono::steady_clock::now() < end);
 }
 
 }  // namespace

@@ -46,9 +46,11 @@ class ManagerRig {
     }
     return resume(name);
   }
-  Status load(const std::string& name, const std::string& table, bool read_only = false) {
+  Status load(const std::string& name, const std::string& table, bool read_only = false,
+              bool ordered = false) {
     LoadArgs args{named(name), parse_table(table), dir_.path("")};
     args.table.read_only = read_only;
+    args.table.ordered = ordered;
     return status_of(commands_->load(args));
   }
   Status resume(const std::string& name) {
