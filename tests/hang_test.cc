@@ -392,5 +392,43 @@ TEST_F(HangTest, AllAtOnce) {
   EXPECT_EQ(status(), "0 0");
 }
 
+TEST(HangBudget, KeepsNoMoreThanMayBeHeld) {
+  HeldBudget budget(4096);
+  TestOpener opener;
+  opener.add("a", 100);
+  FakeClock clock;
+  MappedDevice device(0, budget);
+  unsigned events = 0;
+  Table::Options options{builtin_registry(), opener, clock};
+  options.budget = &device.held_budget();
+  options.raise_event = [&events] { ++events; };
+  auto table = Table::build(parse_table("0 100 hang a 0"), options);
+  ASSERT_TRUE(table);
+  Target& hang = *(*table)->entries()[0].target;
+  CancelToken never;
+  std::shared_ptr<Table> replaced;
+  {
+    MutexLock lock(device.command_mutex());
+    (void)device.set_inactive(std::move(*table));
+    ASSERT_TRUE(device.resume({}, never, [] { return Status(); }, replaced));
+  }
+  ASSERT_TRUE(hang.message(std::vector<std::string>{"hold", "0", "50"}));
+  TestBio first(Op::Write, {0}, {8}), second(Op::Write, {0}, {1}), third(Op::Read, {0}, {1}),
+      discard(Op::Discard, {0}, {10}), free(Op::Write, {50}, {8});
+  for (TestBio* bio : {&first, &second, &third, &discard, &free}) device.submit(*bio);
+  EXPECT_FALSE(first.done() || discard.done());  // a discard has no data
+  EXPECT_EQ(second.error(), ENOMEM);
+  EXPECT_EQ(third.error(), ENOMEM);
+  EXPECT_EQ(events, 1u) << "told once";
+  EXPECT_TRUE(free.done());
+  EXPECT_EQ(budget.used(), 4096u);
+  ASSERT_TRUE(hang.message(std::vector<std::string>{"release"}));
+  EXPECT_TRUE(first.done() && discard.done());
+  EXPECT_EQ(budget.used(), 0u);
+  std::vector<std::shared_ptr<Table>> tables;
+  MutexLock lock(device.command_mutex());
+  tables = device.retire();
+}
+
 }  // namespace
 }  // namespace dmfs::test

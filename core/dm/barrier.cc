@@ -87,10 +87,9 @@ void MappedDevice::run_sequencer() {
 
 bool MappedDevice::take_barrier(Bio& bio) {
   MutexLock lock(held_mutex_);
-  // Nothing has been let in since the device was empty: only this thread could have, or a resume,
-  // which leaves it to this thread. But there may be something before the barrier now, pushed back
-  // by a suspend that has come and gone; or the barrier has been cancelled.
-  if (!may_sequence() || deferred_.front() != &bio || !(bio.flags & kBioBarrier)) return false;
+  // The device was empty a moment ago, and is still unless a suspend has come and gone: what that
+  // has let in again, or put before the barrier, goes first. Or the barrier has been cancelled.
+  if (reconsider_.load() || !may_sequence() || deferred_.front() != &bio) return false;
   deferred_.pop_front();
   sequencing_ = true;
   return true;

@@ -22,6 +22,7 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
   Table::Options table_options{registry_, resolver, clock_};
   // A table lives no longer than its device, save in the hands of a reader, who raises nothing.
   table_options.raise_event = [&device] { device.events().raise(); };
+  table_options.budget = &device.held_budget();
   table_options.noflush_suspending = [&device] { return device.noflush_suspending(); };
   DM_TRY(auto table, Table::build(spec, table_options));
   return std::shared_ptr<Table>(std::move(table));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/dm/held.h"
 
+#include <cerrno>
+
 namespace dmfs {
 namespace {
 
@@ -30,6 +32,23 @@ void HeldList::add_all(const char* where, const BioList& list) {
 
 void stamp_held(Bio& bio) {
   if (bio.held_since == 0) bio.held_since = now_ns();
+}
+
+int KeptBios::keep(Bio& bio, bool& tell) {
+  if (int cancelled = bio.cancelled()) return cancelled;
+  if (!budget_.take(bio)) {
+    tell = !std::exchange(told_, true);
+    return ENOMEM;
+  }
+  told_ = false;
+  stamp_held(bio);
+  bios_.push_back(bio);
+  return 0;
+}
+
+BioList KeptBios::give(BioList taken) {
+  for (const Bio* bio = taken.front(); bio; bio = bio->next) budget_.give(*bio);
+  return taken;
 }
 
 bool HeldBudget::take(const Bio& bio) {

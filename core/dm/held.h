@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/io/bio.h"
@@ -40,7 +41,8 @@ struct HeldList {
 // Marks the moment from which a bio has been held, unless it bears one.
 void stamp_held(Bio& bio);
 
-// Bounds the data of the bios that wait in suspended devices, of all devices together.
+// Bounds the data of the bios that wait in suspended devices, or are kept by targets for as long as
+// somebody wants, of all devices together.
 class HeldBudget {
  public:
   static constexpr uint64_t kDefaultLimit = uint64_t{1} << 30;
@@ -60,6 +62,31 @@ class HeldBudget {
 
   const uint64_t limit_;  // bytes
   std::atomic<uint64_t> used_{0};
+};
+
+// The bios that a target keeps until somebody lets them go, within a budget; what is taken out is
+// given back to it. Not thread-safe: under the target's lock.
+class KeptBios {
+ public:
+  explicit KeptBios(HeldBudget& budget) : budget_(budget) {}
+  KeptBios(const KeptBios&) = delete;
+  KeptBios& operator=(const KeptBios&) = delete;
+
+  // Keeps the bio, or answers why not, an errno: that of its cancel, or ENOMEM when there is no
+  // room. Then `tell` is set at the first of a row: the target raises an event.
+  int keep(Bio& bio, bool& tell);
+  BioList take(const BioCancel& cancel) { return give(bios_.take(cancel)); }
+  BioList take_all() { return give(std::exchange(bios_, {})); }
+  const Bio* front() const { return bios_.front(); }  // oldest; the next is Bio::next
+  size_t size() const { return bios_.size(); }
+  bool empty() const { return bios_.empty(); }
+
+ private:
+  BioList give(BioList taken);
+
+  HeldBudget& budget_;
+  BioList bios_;
+  bool told_ = false;
 };
 
 }  // namespace dmfs

@@ -73,6 +73,7 @@ class MappedDevice {
   size_t held_count() const;
   // What waits here, then what targets keep.
   HeldList held() const;
+  HeldBudget& held_budget() { return budget_; }
   // How many were refused because there was no room to hold them.
   uint64_t refused_count() const;
   int64_t in_flight() const { return in_flight_.count(); }
@@ -224,7 +225,7 @@ class MappedDevice {
   bool step_done_ DM_GUARDED_BY(held_mutex_) = false;
   CondVar sequencer_wake_;   // may_sequence(), step_done_ or stopping_ may have changed
   CondVar sequence_ended_;   // sequencing_ is false, or who waits is to look up
-  std::atomic<bool> reconsider_{false};  // set under held_mutex_: a barrier stops to wait, looks again
+  std::atomic<bool> reconsider_{false};  // set under held_mutex_: the device may not be as it was when a barrier began to wait
   std::thread sequencer_ DM_GUARDED_BY(held_mutex_);  // since the first barrier; joined at the end
   struct Step : Bio {
     explicit Step(MappedDevice& device) : Bio(&MappedDevice::step_ended), owner(device) {}

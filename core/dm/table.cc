@@ -29,6 +29,7 @@ class Table::Context final : public TargetContext {
   bool noflush_suspending() const override {
     return table_.noflush_suspending_ && table_.noflush_suspending_();
   }
+  HeldBudget& held_budget() override { return *table_.budget_; }
 
   Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
     if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
@@ -119,6 +120,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   table->ordered_ = spec.ordered;
   table->raise_event_ = options.raise_event;
   table->noflush_suspending_ = options.noflush_suspending;
+  if (options.budget) table->budget_ = options.budget;
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
   std::map<std::string, BackingFile*> opened;

@@ -31,6 +31,7 @@ class Table {
     Clock& clock;                           // for the life of the table
     std::function<void()> raise_event = {}; // any thread, for the life of the table
     std::function<bool()> noflush_suspending = {};  // the same
+    HeldBudget* budget = nullptr;           // the same; nullptr: one for the table
   };
 
   // One target and where it lies.
@@ -89,6 +90,8 @@ class Table {
   // constant after construction
   std::function<void()> raise_event_;
   std::function<bool()> noflush_suspending_;
+  HeldBudget own_budget_;
+  HeldBudget* budget_ = &own_budget_;
   std::vector<std::unique_ptr<BackingFile>> devices_;
   std::vector<BackingFile*> device_list_;
   std::vector<std::unique_ptr<Context>> contexts_;

@@ -79,6 +79,9 @@ class TargetContext {
   // given up: what is requeued now comes back when the device is resumed, or at once if it was
   // given up. Any thread; the caller may hold its own locks.
   virtual bool noflush_suspending() const = 0;
+
+  // What may be kept for long, in all (see KeptBios). Outlives the target.
+  virtual HeldBudget& held_budget() = 0;
 };
 
 class Target {

@@ -23,29 +23,26 @@ struct Range {
 class Hang final : public Target {
  public:
   Hang(TargetContext& context, BackingFile& device, Sectors start)
-      : context_(context), device_(device), start_(start) {}
+      : context_(context), device_(device), start_(start), held_(context.held_budget()) {}
 
   MapResult map(Bio& bio) override {
     Sectors at = bio.op == Op::Flush ? Sectors{0} : context_.offset(bio);
     bio.remap(device_, bio.op == Op::Flush ? Sectors{0} : start_ + at);
     if (bio.op == Op::Flush || !armed_.load(std::memory_order_relaxed)) return MapResult::Remapped;
-    int cancelled;
+    int refused;
+    bool tell = false;
     {
       MutexLock lock(mutex_);
       if (std::none_of(ranges_.begin(), ranges_.end(),
                        [&](const Range& range) { return range.touches(at, bio.count); })) {
         return MapResult::Remapped;
       }
-      cancelled = bio.cancelled();
-      if (!cancelled) {
-        // presuspend() may have been here already.
-        if (context_.noflush_suspending()) return MapResult::Requeue;
-        stamp_held(bio);
-        held_.push_back(bio);
-        return MapResult::Submitted;
-      }
+      // presuspend() may have been here already.
+      if (!bio.cancelled() && context_.noflush_suspending()) return MapResult::Requeue;
+      refused = held_.keep(bio, tell);
     }
-    bio.complete(cancelled);
+    if (tell) context_.raise_event();
+    if (refused) bio.complete(refused);
     return MapResult::Submitted;
   }
 
@@ -133,13 +130,13 @@ class Hang final : public Target {
 
   BioList take_held() {
     MutexLock lock(mutex_);
-    return std::exchange(held_, {});
+    return held_.take_all();
   }
   BioList disarm() {
     MutexLock lock(mutex_);
     ranges_.clear();
     armed_.store(false, std::memory_order_relaxed);
-    return std::exchange(held_, {});
+    return held_.take_all();
   }
 
   // Constant after construction.
@@ -153,7 +150,7 @@ class Hang final : public Target {
   // Guarded by mutex_, under which only noflush_suspending() is asked.
   mutable Mutex mutex_;
   std::vector<Range> ranges_ DM_GUARDED_BY(mutex_);
-  BioList held_ DM_GUARDED_BY(mutex_);  // remapped already
+  KeptBios held_ DM_GUARDED_BY(mutex_);  // remapped already
 };
 
 // <device> <start sector>

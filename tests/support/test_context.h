@@ -53,6 +53,7 @@ class TestContext : public TargetContext {
   void raise_event() override { ++events_; }
   FakeClock& clock() override { return clock_; }
   bool noflush_suspending() const override { return noflush_suspending_; }
+  HeldBudget& held_budget() override { return budget_; }
   void set_noflush_suspending(bool value) { noflush_suspending_ = value; }
 
  private:
@@ -62,6 +63,7 @@ class TestContext : public TargetContext {
   FakeClock clock_;
   std::atomic<bool> noflush_suspending_{false};
   std::atomic<unsigned> events_{0};
+  HeldBudget budget_;
 };
 
 inline Result<std::unique_ptr<Target>> make_target(const TargetRegistry& registry,
