@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <functional>
 #include <optional>
 #include <thread>
@@ -117,6 +118,7 @@ class StepTarget final : public Target {
     while (!stage->may_block) std::this_thread::yield();
   }
   std::string table_line() const override { return "a"; }
+  IoLimits limits() const override { return {.num_flush_bios = 2}; }
 
  private:
   BackingFile& file_;
@@ -350,6 +352,57 @@ std::string describe(const std::vector<Event>& order, const std::array<Fate, 2>&
   }
   for (Fate fate : fates) text += " fate " + std::to_string(static_cast<int>(fate));
   return text;
+}
+
+// A flush has two clones: one comes back, whatever the other says, and so the whole comes again.
+TEST(Requeue, SupersedesTheErrorsOfAFlushWhichIsIssuedAgain) {
+  auto here = std::make_unique<Stage>();
+  here->fates = {Fate::EndOk, Fate::EndOk};
+  stage = here.get();
+  for (auto& may : stage->may_map) may = true;
+  stage->may_block = true;
+  for (int requeued : {0, 1}) {
+    TestOpener opener;
+    HeldFile& file = opener.add("a", 16);
+    FakeClock clock;
+    MappedDevice device(0);
+    Table::Options options{registry(), opener, clock};
+    TableSpec spec;
+    spec.targets.push_back({{0}, {16}, "step", "a"});
+    auto table = Table::build(spec, options);
+    ASSERT_TRUE(table);
+    CancelToken never;
+    std::shared_ptr<Table> replaced;
+    auto commit = [] { return Status(); };
+    MutexLock lock(device.command_mutex());
+    (void)device.set_inactive(std::move(*table));
+    ASSERT_TRUE(device.resume({}, never, commit, replaced));
+    file.hold(true);
+    TestBio flush(Op::Flush, {0}, {0});
+    flush.pid = 1;
+    device.submit(flush);
+    ASSERT_EQ(file.held(), 2u);
+    std::thread ends([&] {
+      while (!device.suspending() || !device.defers()) std::this_thread::yield();
+      // The one that end_io sends back, and one that fails before or after it.
+      stage->fates[0] = requeued == 0 ? Fate::EndRequeue : Fate::EndError;
+      file.complete_next(EOPNOTSUPP);
+      stage->fates[0] = requeued == 0 ? Fate::EndError : Fate::EndRequeue;
+      file.complete_next(EOPNOTSUPP);
+    });
+    ASSERT_TRUE(device.suspend({.noflush = true, .lockfs = false}, never, commit));
+    ends.join();
+    EXPECT_FALSE(flush.done());
+    EXPECT_EQ(device.held_count(), 1u);
+    stage->fates[0] = Fate::EndOk;
+    file.hold(false);
+    file.forget_seen();
+    ASSERT_TRUE(device.resume({}, never, commit, replaced));
+    EXPECT_TRUE(flush.done());
+    EXPECT_EQ(flush.error(), 0);
+    EXPECT_EQ(file.seen().size(), 2u);
+    std::vector<std::shared_ptr<Table>> tables = device.retire();
+  }
 }
 
 // Tries every merge of the sequences, each in its own order.
