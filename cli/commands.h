@@ -48,6 +48,7 @@ bool suspend_command(Session&, const Words&);
 bool resume_command(Session&, const Words&);
 bool clear_command(Session&, const Words&);
 bool wait_command(Session&, const Words&);
+bool wait_synced(Session&, const DeviceRef&);  // wait_synced.cc
 bool message_command(Session&, const Words&);
 bool setgeometry_command(Session&, const Words&);
 // What `why` prints.

@@ -34,6 +34,7 @@ enum LongOption : int {
   kStore,
   kTable,
   kTarget,
+  kSynced,
   kTimeout,
   kTree,
   kUnquoted,
@@ -79,6 +80,7 @@ const option kLongOptions[] = {
     {"socket", required_argument, nullptr, kSocket},
     {"sort", required_argument, nullptr, 'O'},
     {"store", required_argument, nullptr, kStore},
+    {"synced", no_argument, nullptr, kSynced},
     {"table", required_argument, nullptr, kTable},
     {"target", required_argument, nullptr, kTarget},
     {"timeout", required_argument, nullptr, kTimeout},
@@ -214,6 +216,9 @@ Status take(Options& o, int code, const char* value) {
       break;
     case kTarget:
       o.target = value;
+      break;
+    case kSynced:
+      o.synced = true;
       break;
     case kTimeout: {
       DM_TRY(o.timeout_ms, parse_seconds(value));

@@ -42,7 +42,8 @@ struct Options {
   std::optional<std::string> read_ahead;
   bool noflush = false;
   bool nolockfs = false;
-  std::optional<uint32_t> timeout_ms;  // suspend
+  std::optional<uint32_t> timeout_ms;  // suspend, wait --synced
+  bool synced = false;                 // wait
   bool inactive = false;
   bool retry = false;
   bool deferred = false;

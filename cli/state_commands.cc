@@ -92,6 +92,11 @@ bool wait_command(Session& session, const Words& all_words) {
   Words words = all_words;
   DeviceRef device;
   if (!take_device(session, words, device)) return false;
+  if (session.options().synced) {
+    if (words.empty()) return wait_synced(session, device);
+    session.complain(fmt::format("--synced takes no event number, but '{}' was given.", words[0]));
+    return false;
+  }
   uint32_t event = 0;
   if (!words.empty() && !parse_whole(words[0], event)) {
     session.complain(fmt::format("Invalid event number '{}'.", words[0]));

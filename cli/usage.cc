@@ -43,6 +43,7 @@ Queries
 	fail-held DEVICE [ERRNO]
 Events and messages
 	wait DEVICE [EVENT_NR]
+	wait --synced [--timeout SECONDS] DEVICE
 	message DEVICE SECTOR MESSAGE
 	setgeometry DEVICE CYLINDERS HEADS SECTORS START
 	mknodes [DEVICE...]

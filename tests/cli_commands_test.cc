@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/sync_progress.h"
 
 namespace dmfs::cli {
 namespace {
@@ -112,6 +113,47 @@ TEST_F(DmctlTest, CreateMakesLoadsAndResumes) {
           R"(create {"name":"x","uuid":"U"})",
           R"(load {"name":"x","ordered":true,"read_only":true,"targets":[{"length":8,"params":"","start":0,"type":"zero"}]})",
           R"(resume {"name":"x"})"));
+}
+
+TEST_F(DmctlTest, WaitSyncedShowsHowFarItIs) {
+  auto mirror = [](const std::string& ratio, const std::string& letters) {
+    return table_reply(info("m"), {target(0, 1000, "mirror", "2 /a\\ b /c " + ratio + " 1 " + letters + " 1 core")});
+  };
+  answers(mirror("0/10", "AA"));
+  answers(mirror("5/10", "AA"));
+  answers(mirror("10/10", "AA"));
+  dmctl({"wait", "--synced", "m"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_THAT(out_, testing::StartsWith("m: 0.0%\nm: 50.0%  "));
+  EXPECT_THAT(out_, testing::HasSubstr("left\nm: 100.0%  "));
+
+  answers(mirror("5/10", "AD"));
+  answers(mirror("5/10", "AD"));
+  dmctl({"wait", "--synced", "m"});
+  EXPECT_EQ(status_, 1);
+  EXPECT_EQ(err_, "Device m cannot be synchronised: leg /c has failed.\nCommand failed.\n");
+  answers(mirror("5/10", "AA"));
+  dmctl({"wait", "--synced", "--timeout", "0", "m"});
+  EXPECT_EQ(err_, "Device m is not in sync after 0 ms.\nCommand failed.\n");
+  answers(table_reply(info("m"), {target(0, 8, "zero", "")}));
+  dmctl({"wait", "--synced", "m"});
+  EXPECT_EQ(err_, "Device m has no mirror.\nCommand failed.\n");
+  dmctl({"wait", "--synced", "m", "4"});
+  EXPECT_EQ(err_, "--synced takes no event number, but '4' was given.\nCommand failed.\n");
+}
+
+TEST(SyncProgress, Bar) {
+  SyncProgress half{.done = 1 << 20, .total = 2 << 20, .failed = ""};
+  SyncRate rate;
+  EXPECT_EQ(progress_bar("m", half, rate, 40), "m  [=============>             ]   50.0%");
+  rate.sample(1, {.done = 0, .total = 2 << 20, .failed = ""});
+  rate.sample(9, half);
+  EXPECT_EQ(progress_bar("m", half, rate, 64), "m  [===============>              ]   50.0%  64 MiB/s  0:08 left");
+  EXPECT_EQ(progress_bar("m", half, rate, 20).size(), 20u);
+  EXPECT_EQ(progress_text("m", half, rate), "m: 50.0%  64 MiB/s  0:08 left");
+  SyncProgress nearly{.done = (2 << 20) - 1, .total = 2 << 20, .failed = ""};
+  EXPECT_EQ(nearly.percent(), 99.9);
+  EXPECT_FALSE(read_sync_progress({{0, 8, "mirror", "2 /a /b"}, {8, 8, "mirror", "x"}}));
 }
 
 TEST_F(DmctlTest, CreateIsRevertedWhenTheTableIsRefused) {
