@@ -36,6 +36,17 @@ class BackingFile {
   // Completes what is kept here without need of bios that `cancel` wants; how many. Any thread.
   virtual size_t cancel(const BioCancel& cancel) { (void)cancel; return 0; }
 
+  // Performs a write whose data is the range of `from` that starts at `at`, without passing it
+  // through this process; the bio needs no memory. Completes it as submit() does; EOPNOTSUPP and
+  // EXDEV mean that these files cannot do that after all. False, with nothing done: they cannot.
+  // Both files outlive the bio. Blocks of the two may become shared.
+  virtual bool copy_from(Bio& bio, BackingFile& from, Sectors at) {
+    (void)bio, (void)from, (void)at;
+    return false;
+  }
+  // The descriptor that copy_from() of another file may read from; -1: none.
+  virtual int copy_fd() const { return -1; }
+
   // As `table` prints it: an absolute path, or the name of a mapped device. Not quoted. May
   // change (a mapped device is renamed).
   virtual std::string name() const = 0;
@@ -45,6 +56,8 @@ class BackingFile {
   // Whether there is anything that a flush could write back.
   virtual bool needs_flush() const { return true; }
   virtual bool supports_discard() const { return true; }
+  // Whether what was discarded is sure to read as zeroes.
+  virtual bool discard_zeroes() const { return false; }
 
   // The run of data or hole that starts at `start`, at most `length` long and at least one
   // sector. Where nobody knows, all is data.

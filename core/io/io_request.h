@@ -17,7 +17,9 @@
 namespace dmfs {
 
 class IoClientCore;
+struct IoSlot;
 struct IoSyncWait;
+struct IoWork;
 
 // Names one request of one client. Counts as a user of the client's table of requests, which so
 // outlives the client: a handle is valid for whoever holds one, copies of it too, also after the
@@ -80,10 +82,11 @@ class IoRegion {
 
  private:
   friend class IoClientCore;
+  // Waiting to be started; in a line behind other changes; in the file; final.
   enum class Phase : uint8_t { Waiting, Fenced, InFile, Ended };
+  // guarded by the client's mutex
   Phase phase_ = Phase::Waiting;
   bool timeout_due_ = false;  // to be told
-  bool timed_out_ = false;    // that was told, or will be
   bool final_due_ = false;
   RegionState state_ = RegionState::Ok;
   int error_ = 0;
@@ -120,27 +123,27 @@ class IoRequest {
 
  private:
   friend class IoClientCore;
-  class Slot;
-
+  friend struct IoWork;
+  // guarded by the client's mutex
   IoHandle handle_;
   uint64_t id_ = 0;
   Clock::Time deadline_;
-  size_t bytes_ = 0;              // of the longest region, if there is data
-  bool busy_ = false;             // a thread is at it, and does what comes up meanwhile
+  size_t bytes_ = 0;            // of the longest region, if it goes through memory
+  bool busy_ = false;           // a thread is at it, and does what comes up meanwhile
   bool started_ = false;
-  bool waits_for_slot_ = false;
-  bool has_deadline_ = false;
+  bool queued_ = false;         // for a slot
+  bool has_deadline_ = false;   // is in the list of those
   bool cancel_overdue_ = false;
-  unsigned left_ = 0;             // regions whose final state is not told yet
-  unsigned due_ = 0;              // notices to be given
-  void* slot_ = nullptr;
+  unsigned left_ = 0;           // regions whose final state has not been told yet
+  unsigned due_ = 0;            // notices to be given
+  IoSlot* slot_ = nullptr;
   IoSyncWait* waiter_ = nullptr;
   IoRequest* live_prev_ = nullptr;
   IoRequest* live_next_ = nullptr;
   IoRequest* deadline_prev_ = nullptr;
   IoRequest* deadline_next_ = nullptr;
-  IoRequest* queue_next_ = nullptr;  // waiting for a slot
   IoRequest* queue_prev_ = nullptr;
+  IoRequest* queue_next_ = nullptr;
   IoRequest* work_next_ = nullptr;
 };
 
