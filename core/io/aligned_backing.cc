@@ -34,6 +34,7 @@ class AlignedBacking::Job {
 
   Job(AlignedBacking& file, Bio& bio)
       : file_(file), bio_(bio), own_(*this), claim_(*this), ragged_(!file.whole_blocks(bio)) {
+    own_.origin = bio.origin;  // a cancel finds it
     uint64_t block = file.block_sectors_;
     begin_ = {bio.sector.n / block * block};
     end_ = {(bio.sector.n + bio.count.n + block - 1) / block * block};

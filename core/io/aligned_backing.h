@@ -22,12 +22,16 @@ class AlignedBacking final : public BackingFile {
   ~AlignedBacking() override;
 
   void submit(Bio& bio) override;
+  size_t cancel(const BioCancel& cancel) override {
+    return direct_->cancel(cancel) + buffered_->cancel(cancel);
+  }
 
   std::string name() const override { return direct_->name(); }
   Sectors size() const override { return direct_->size(); }
   bool read_only() const override { return direct_->read_only(); }
   bool needs_flush() const override { return direct_->needs_flush(); }
   bool supports_discard() const override { return direct_->supports_discard(); }
+  bool discard_zeroes() const override { return direct_->discard_zeroes(); }
   Extent extent_at(Sectors start, Sectors length) const override {
     return direct_->extent_at(start, length);
   }

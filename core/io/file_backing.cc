@@ -38,6 +38,8 @@ class FileBacking::Transfer : public UringTransfer {
     Transfer& transfer = *ObjectPool<Transfer>::get();
     transfer.file_ = &file;
     transfer.bio_ = &bio;
+    transfer.owner = &file;
+    transfer.bio = &bio;
     transfer.data_ = bio.data;
     transfer.left_ = bio.bytes();
     transfer.ended = on_ended;
@@ -61,14 +63,16 @@ class FileBacking::Transfer : public UringTransfer {
     file_->service_.uring()->submit(*this);
   }
   void advance(ssize_t result) {
-    if (result == -EINTR || result == -EAGAIN) return submit();
+    int cancelled = bio_->cancelled();
+    if (cancelled == 0 && (result == -EINTR || result == -EAGAIN)) return submit();
     if (result > 0) {
       data_.offset += static_cast<size_t>(result);
       offset += result;
       left_ -= static_cast<size_t>(result);
-      if (left_ > 0) return submit();
+      if (left_ > 0 && cancelled == 0) return submit();
     }
     int error = static_cast<int>(result < 0 ? -result : 0);
+    if (cancelled != 0 && left_ > 0) error = cancelled;
     if (result == 0) {
       if (read) error = file_->check_size(*bio_);
       if (error == 0) error = EIO;
@@ -83,6 +87,63 @@ class FileBacking::Transfer : public UringTransfer {
   BioData data_;
   size_t left_ = 0;
   std::array<iovec, kMaxSegments> segments_;
+};
+
+// Copies into a file within the kernel. They have threads of their own: what is read and written
+// does not wait for them.
+class FileBacking::Copies : public IoQueue {
+ public:
+  explicit Copies(FileBacking& file) : file_(file) {}
+
+  void submit(Bio& bio, int from, Sectors at) {
+    Copy& copy = *ObjectPool<Copy>::get();
+    copy.reset();
+    copy.original = &bio;
+    copy.origin = bio.origin;
+    copy.op = bio.op;
+    copy.from = from;
+    copy.at = at;
+    file_.service_.threads().submit(*this, copy);
+  }
+  void perform(Bio& bio) override {
+    auto& copy = static_cast<Copy&>(bio);
+    copy.complete(copy_file(*copy.original, copy.from, copy.at));
+  }
+
+ private:
+  struct Copy : Bio {
+    Copy() : Bio(ended) {}
+    static void ended(Bio& bio) {
+      auto& copy = static_cast<Copy&>(bio);
+      Bio& original = *copy.original;
+      int error = copy.status;
+      ObjectPool<Copy>::put(&copy);
+      original.complete(error);
+    }
+    Bio* original = nullptr;
+    int from = -1;
+    Sectors at;
+    Copy* pool_next = nullptr;
+  };
+
+  int copy_file(Bio& bio, int from, Sectors at) {
+    if (int error = file_.check_size(bio)) return error;
+    auto in = static_cast<off_t>(at.bytes());
+    auto out = static_cast<off_t>(bio.sector.bytes());
+    for (size_t left = bio.bytes(); left > 0;) {
+      if (int error = bio.cancelled()) return error;
+      ssize_t n = copy_file_range(from, &in, file_.fd_, &out, left, 0);
+      if (n < 0 && errno == EINTR) continue;
+      // Old kernels say so between file systems, and where one of the files is not for this.
+      if (n < 0) return errno == ENOSYS || errno == EINVAL ? EOPNOTSUPP : errno;
+      if (n == 0) return EIO;  // the source is shorter
+      left -= static_cast<size_t>(n);
+    }
+    if ((bio.flags & kBioFua) && fdatasync(file_.fd_) != 0) return errno;
+    return 0;
+  }
+
+  FileBacking& file_;
 };
 
 Result<std::unique_ptr<FileBacking>> FileBacking::open(IoService& service, int path_fd,
@@ -127,9 +188,11 @@ FileBacking::FileBacking(IoService& service, int fd, std::string path, const Opt
       fd_(fd),
       path_(std::move(path)),
       read_only_(options.read_only),
-      direct_(options.direct) {}
+      direct_(options.direct),
+      copies_(std::make_unique<Copies>(*this)) {}
 
 FileBacking::~FileBacking() {
+  service_.threads().drain(*copies_);
   service_.threads().drain(*this);
   close(fd_);
 }
@@ -186,6 +249,26 @@ void FileBacking::submit(Bio& bio) {
     if (int shrunk = check_size(bio)) return bio.complete(shrunk);
   }
   Transfer::start(*this, bio);
+}
+
+size_t FileBacking::cancel(const BioCancel& cancel) {
+  size_t count = service_.threads().cancel(*this, cancel);
+  count += service_.threads().cancel(*copies_, cancel);
+  if (route_ == Route::Uring || (route_ == Route::Inline && service_.uring())) {
+    service_.uring()->cancel(this, cancel);
+  }
+  return count;
+}
+
+bool FileBacking::copy_from(Bio& bio, BackingFile& from, Sectors at) {
+  int fd = from.copy_fd();
+  if (fd < 0 || copy_fd() < 0 || read_only_ || from.id().device != id_.device) return false;
+  copies_->submit(bio, fd, at);
+  return true;
+}
+
+int FileBacking::copy_fd() const {
+  return is_block_device_ || direct_ || file_system_ == FileSystem::Remote ? -1 : fd_;
 }
 
 void FileBacking::perform(Bio& bio) {

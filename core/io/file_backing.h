@@ -32,9 +32,15 @@ class FileBacking final : public BackingFile, private IoQueue {
   ~FileBacking() override;
 
   void submit(Bio& bio) override;
+  // What waits for a thread ends at once, what io_uring has soon, if the kernel can.
+  size_t cancel(const BioCancel& cancel) override;
+  // Between local files that are opened buffered, on one file system.
+  bool copy_from(Bio& bio, BackingFile& from, Sectors at) override;
+  int copy_fd() const override;
   std::string name() const override { return path_; }
   Sectors size() const override;
   bool read_only() const override { return read_only_; }
+  bool discard_zeroes() const override { return true; }  // holes are punched
   Extent extent_at(Sectors start, Sectors length) const override;
   Sectors allocated(Sectors start, Sectors length) const override;
   uint64_t device_number() const override { return device_number_; }
@@ -48,6 +54,7 @@ class FileBacking final : public BackingFile, private IoQueue {
   // Where a read or write goes first. No thread of the front goes to a remote file.
   enum class Route { Inline, Uring, Threads };
   class Transfer;
+  class Copies;
 
   FileBacking(IoService& service, int fd, std::string path, const Options& options);
   Status learn(const struct stat& st);
@@ -78,6 +85,8 @@ class FileBacking final : public BackingFile, private IoQueue {
   // own synchronisation
   std::atomic<bool> nowait_read_{true};   // the file system knows RWF_NOWAIT, as far as we know
   std::atomic<bool> nowait_write_{true};
+
+  const std::unique_ptr<Copies> copies_;  // copies that wait for a thread
 
   mutable Mutex fault_mutex_;  // leaf
   std::string fault_ DM_GUARDED_BY(fault_mutex_);

@@ -3,6 +3,7 @@
 
 #include <cassert>
 #include <system_error>
+#include <utility>
 
 namespace dmfs {
 
@@ -40,11 +41,32 @@ void IoThreads::summon() {
 }
 
 void IoThreads::submit(IoQueue& queue, Bio& bio) {
-  MutexLock lock(mutex_);
-  queue.waiting_.push_back(bio);
-  if (queue.ready_) return;
-  make_ready(queue);
-  summon();
+  int cancelled;
+  {
+    MutexLock lock(mutex_);
+    cancelled = bio.cancelled();
+    if (cancelled == 0) {
+      queue.waiting_.push_back(bio);
+      if (queue.ready_) return;
+      make_ready(queue);
+      summon();
+      return;
+    }
+  }
+  bio.complete(cancelled);
+}
+
+size_t IoThreads::cancel(IoQueue& queue, const BioCancel& cancel) {
+  BioList taken;
+  {
+    MutexLock lock(mutex_);
+    taken = queue.waiting_.take(cancel);
+    if (queue.waiting_.empty()) {
+      if (std::exchange(queue.ready_, false)) std::erase(ready_, &queue);
+      if (queue.running_ == 0) drained_.notify_all();
+    }
+  }
+  return taken.complete_all(cancel.error);
 }
 
 void IoThreads::drain(IoQueue& queue) {

@@ -41,8 +41,10 @@ class IoThreads {
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;
 
-  // Any thread; never blocks for long.
+  // Any thread; never blocks for long. A bio that has been cancelled is completed at once.
   void submit(IoQueue& queue, Bio& bio) DM_EXCLUDES(mutex_);
+  // Completes those bios that `cancel` wants and that no thread has taken up yet; how many.
+  size_t cancel(IoQueue& queue, const BioCancel& cancel) DM_EXCLUDES(mutex_);
   // Returns when nothing of the queue waits or runs; nothing may be submitted to it meanwhile.
   void drain(IoQueue& queue) DM_EXCLUDES(mutex_);
 

@@ -25,6 +25,9 @@ constexpr unsigned kCompletions = 4096;
 constexpr unsigned kMaxInside = kCompletions - 1;  // the wake-up has its place too
 constexpr unsigned kMaxRings = 4;
 
+// The completion of a cancel; what it was for ends by itself.
+char cancel_done;
+
 }  // namespace
 
 class Uring::Ring {
@@ -69,6 +72,7 @@ class Uring::Ring {
     bool asleep;
     {
       MutexLock lock(mutex_);
+      transfer.number = ++numbers_;
       (tail_ ? tail_->next : head_) = &transfer;
       tail_ = &transfer;
       asleep = std::exchange(sleeping_, false);
@@ -76,7 +80,27 @@ class Uring::Ring {
     if (asleep) wake();
   }
 
+  void cancel(const void* owner, const BioCancel& cancel) {
+    bool asleep;
+    {
+      MutexLock lock(mutex_);
+      cancels_.push_back({owner, cancel, numbers_});
+      asleep = std::exchange(sleeping_, false);
+    }
+    if (asleep) wake();
+  }
+
  private:
+  struct Cancel {
+    const void* owner;
+    BioCancel what;
+    uint64_t up_to;  // the number of the last transfer that was submitted before
+
+    bool wants(const UringTransfer& transfer) const {
+      return transfer.owner == owner && transfer.number <= up_to && what.wants(*transfer.bio);
+    }
+  };
+
   int make() {
     // From best to plainest: 6.1, 6.0, and what every kernel with io_uring knows.
     const unsigned flags[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -102,13 +126,16 @@ class Uring::Ring {
     bool busy = true;
     while (busy) {
       if (!armed_) arm_wake();
-      prepare(take());
-      bool wait = inside_ >= kMaxInside || (armed_ && !backlog_ && sleep_if_idle());
+      UringTransfer* queued = take();
+      if (!cancelling_.empty()) queued = carry_out_cancels();
+      prepare(queued);
+      bool idle = armed_ && !backlog_ && cancelling_.empty();
+      bool wait = inside_ >= kMaxInside || (idle && sleep_if_idle());
       flush(wait);
       reap();
       MutexLock lock(mutex_);
       sleeping_ = false;
-      busy = !stopping_ || head_ || backlog_ || inside_ > 0;
+      busy = !stopping_ || head_ || backlog_ || inside_ > 0 || cancels_inside_ > 0;
     }
     io_uring_queue_exit(&ring_);
   }
@@ -121,12 +148,71 @@ class Uring::Ring {
       backlog_tail_ = tail_;
       head_ = tail_ = nullptr;
     }
+    if (cancelling_.empty()) {
+      cancelling_.swap(cancels_);
+    } else {
+      cancelling_.insert(cancelling_.end(), cancels_.begin(), cancels_.end());
+      cancels_.clear();
+    }
     return backlog_;
+  }
+
+  // Of what the kernel does not have yet, drops what is not wanted any more; asks the kernel to
+  // do so with the rest. Cancels for which there is no place are left for the next time.
+  UringTransfer* carry_out_cancels() {
+    UringTransfer* dropped = nullptr;
+    while (!cancelling_.empty()) {
+      const Cancel& cancel = cancelling_.back();
+      backlog_tail_ = nullptr;
+      for (UringTransfer** link = &backlog_; UringTransfer* transfer = *link;) {
+        if (cancel.wants(*transfer)) {
+          *link = transfer->next;
+          transfer->next = dropped;
+          dropped = transfer;
+        } else {
+          backlog_tail_ = transfer;
+          link = &transfer->next;
+        }
+      }
+      if (!ask_kernel(cancel)) break;
+      cancelling_.pop_back();
+    }
+    // The functions may submit, but only to the queue.
+    while (UringTransfer* transfer = dropped) {
+      dropped = transfer->next;
+      transfer->ended(*transfer, -ECANCELED);
+    }
+    return backlog_;
+  }
+
+  bool ask_kernel(const Cancel& cancel) {
+    for (UringTransfer* transfer = inside_list_; transfer; transfer = transfer->inside_next) {
+      if (!cancel.wants(*transfer)) continue;
+      io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+      if (!sqe) return false;
+      io_uring_prep_cancel(sqe, transfer, 0);
+      io_uring_sqe_set_data(sqe, &cancel_done);
+      ++cancels_inside_;
+    }
+    return true;
+  }
+
+  void enter(UringTransfer& transfer) {
+    transfer.inside_prev = nullptr;
+    transfer.inside_next = inside_list_;
+    if (inside_list_) inside_list_->inside_prev = &transfer;
+    inside_list_ = &transfer;
+    ++inside_;
+  }
+  void leave(UringTransfer& transfer) {
+    (transfer.inside_prev ? transfer.inside_prev->inside_next : inside_list_) = transfer.inside_next;
+    if (transfer.inside_next) transfer.inside_next->inside_prev = transfer.inside_prev;
+    --inside_;
   }
 
   bool sleep_if_idle() {
     MutexLock lock(mutex_);
-    if (head_ || (stopping_ && inside_ == 0)) return false;
+    if (head_ || !cancels_.empty() || (stopping_ && inside_ == 0 && cancels_inside_ == 0)) return false;
     sleeping_ = true;
     return true;
   }
@@ -144,7 +230,7 @@ class Uring::Ring {
       }
       sqe->rw_flags = transfer->rw_flags;
       io_uring_sqe_set_data(sqe, transfer);
-      ++inside_;
+      enter(*transfer);
       transfer = next;
     }
     backlog_ = transfer;
@@ -171,14 +257,19 @@ class Uring::Ring {
   void reap() {
     io_uring_cqe* cqe = nullptr;
     while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
-      auto* transfer = static_cast<UringTransfer*>(io_uring_cqe_get_data(cqe));
+      void* data = io_uring_cqe_get_data(cqe);
       ssize_t result = cqe->res;
       io_uring_cqe_seen(&ring_, cqe);
-      if (!transfer) {
+      if (!data) {
         armed_ = false;
         continue;
       }
-      --inside_;
+      if (data == &cancel_done) {
+        --cancels_inside_;
+        continue;
+      }
+      auto* transfer = static_cast<UringTransfer*>(data);
+      leave(*transfer);
       transfer->ended(*transfer, result);
     }
   }
@@ -190,6 +281,9 @@ class Uring::Ring {
   bool armed_ = false;   // a read of wake_fd_ is inside
   UringTransfer* backlog_ = nullptr;
   UringTransfer* backlog_tail_ = nullptr;
+  UringTransfer* inside_list_ = nullptr;
+  std::vector<Cancel> cancelling_;  // to be carried out
+  unsigned cancels_inside_ = 0;
 
   // constant after start()
   int wake_fd_ = -1;
@@ -198,6 +292,8 @@ class Uring::Ring {
   Mutex mutex_;  // leaf
   UringTransfer* head_ DM_GUARDED_BY(mutex_) = nullptr;
   UringTransfer* tail_ DM_GUARDED_BY(mutex_) = nullptr;
+  uint64_t numbers_ DM_GUARDED_BY(mutex_) = 0;
+  std::vector<Cancel> cancels_ DM_GUARDED_BY(mutex_);
   bool sleeping_ DM_GUARDED_BY(mutex_) = false;  // or about to, and wants to be woken
   bool stopping_ DM_GUARDED_BY(mutex_) = false;
 };
@@ -220,6 +316,10 @@ void Uring::submit(UringTransfer& transfer) {
   static std::atomic<unsigned> next{0};
   thread_local unsigned mine = next.fetch_add(1, std::memory_order_relaxed);
   rings_[mine % rings_.size()]->submit(transfer);
+}
+
+void Uring::cancel(const void* owner, const BioCancel& cancel) {
+  for (auto& ring : rings_) ring->cancel(owner, cancel);
 }
 
 }  // namespace dmfs

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/io/bio.h"
 
 namespace dmfs {
 
@@ -26,7 +27,13 @@ struct UringTransfer {
   unsigned segment_count = 0;
   off_t offset = 0;
   int rw_flags = 0;  // RWF_*
-  UringTransfer* next = nullptr;  // the ring's
+  const void* owner = nullptr;  // who may cancel it: any address
+  const Bio* bio = nullptr;     // what it is part of
+  // the ring's
+  UringTransfer* next = nullptr;
+  UringTransfer* inside_prev = nullptr;
+  UringTransfer* inside_next = nullptr;
+  uint64_t number = 0;
 };
 
 class Uring {
@@ -39,6 +46,10 @@ class Uring {
 
   // Any thread; never blocks.
   void submit(UringTransfer& transfer);
+  // Asks for the end of the owner's transfers whose bios `cancel` wants, of those submitted so far.
+  // They end with -ECANCELED, soon; or as they would have, where the kernel has them in hand. Any
+  // thread; never blocks.
+  void cancel(const void* owner, const BioCancel& cancel);
 
  private:
   class Ring;
