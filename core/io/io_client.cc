@@ -49,5 +49,6 @@ void IoClient::wait_late(BackingFile& file) { core_->wait_late(file); }
 size_t IoClient::outstanding() const { return core_->outstanding(); }
 size_t IoClient::waiting() const { return core_->waiting(); }
 size_t IoClient::max_size() const { return core_->options().max_size; }
+unsigned IoClient::devices() const { return core_->options().devices; }
 
 }  // namespace dmfs

@@ -89,6 +89,7 @@ class IoClient {
   // Requests that wait for memory.
   size_t waiting() const;
   size_t max_size() const;
+  unsigned devices() const;
 
  private:
   explicit IoClient(std::shared_ptr<IoClientCore> core, Clock& clock);

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "core/base/clock.h"
 #include "core/base/executor.h"
@@ -36,9 +35,9 @@ class CopyJob {
   struct Outcome {
     bool read_error = false;     // some of the source could not be read
     uint64_t write_errors = 0;   // bit i: some of destination i could not be written
-    int error = 0;               // the first errno of these; ECANCELED
+    int error = 0;               // the first errno of these, or ECANCELED; 0: all is well
     bool cancelled = false;
-    bool ok() const { return !read_error && write_errors == 0 && !cancelled; }
+    bool ok() const { return error == 0; }
   };
 
   CopyJob() = default;
@@ -71,15 +70,15 @@ class CopyJob {
   friend class KcopydCore;
   std::atomic<uint64_t> copied_{0};
   std::atomic<uint64_t> total_{0};
-  // The rest belongs to the Kcopyd.
+  // guarded by the mutex of the Kcopyd
   Outcome outcome_;
-  Sectors next_;             // where the next piece begins, from the start of the job
-  unsigned running_ = 0;     // pieces
-  bool stopping_ = false;    // no more pieces
-  bool plain_ = false;       // the kernel cannot copy this
+  Sectors next_;               // where the next piece begins, from the start of the job
+  unsigned running_ = 0;       // pieces
+  bool submitted_ = false;     // and not ended
+  bool stopping_ = false;      // no more pieces
+  uint64_t not_in_kernel_ = 0; // bit i: the kernel cannot copy to destination i
   CopyJob* prev_job_ = nullptr;
   CopyJob* next_job_ = nullptr;
-  bool submitted_ = false;
 };
 
 class Kcopyd {
@@ -104,13 +103,13 @@ class Kcopyd {
   // Any thread; never blocks. Destinations do not overlap the source or each other. A job that
   // cannot be is ended with EINVAL.
   void submit(CopyJob& job);
-  // Ends the job, at once from the caller's point of view: `ended` is posted before this returns,
-  // or, if pieces are just being started, soon after. False: it had ended (been posted) already.
+  // Ends the job, however much of it a file still has: `ended` is posted as soon as `work` gets to
+  // it. What is late stays with the client, see there. False: it had ended (been posted) already.
   // The caller knows that the job has not been freed. Any thread.
   bool cancel(CopyJob& job);
 
-  // Copying goes on for at most this percentage of the time, 0 (pause) to 100, in bursts of up to
-  // kBurst. At once, also for what runs. Any thread.
+  // Copying goes on for at most this percentage of the time, 0 (pause) to 100, in bursts of about
+  // kBurst. Holds at once, for jobs that run too; what has been begun is ended. Any thread.
   static constexpr std::chrono::milliseconds kBurst{100};
   void set_throttle(unsigned percent);
   unsigned throttle() const;

@@ -50,6 +50,7 @@ int MemoryFile::check(const Bio& bio) {
   if (bio.sector > size_ || bio.count > size_ - bio.sector) return EIO;
   if (read_only_ && op_modifies(bio.op)) return EROFS;
   if (bio.op == Op::Discard && !supports_discard_) return EOPNOTSUPP;
+  if (bio.op == Op::WriteZeroes && !supports_write_zeroes_) return EOPNOTSUPP;
   return 0;
 }
 

@@ -36,12 +36,15 @@ class MemoryFile : public BackingFile {
   bool read_only() const override { return read_only_; }
   bool needs_flush() const override { return needs_flush_; }
   bool supports_discard() const override { return supports_discard_; }
+  bool discard_zeroes() const override { return discard_zeroes_; }
   Extent extent_at(Sectors start, Sectors length) const override;
   Sectors allocated(Sectors start, Sectors length) const override;
 
   void set_read_only(bool value) { read_only_ = value; }
   void set_needs_flush(bool value) { needs_flush_ = value; }
   void set_supports_discard(bool value) { supports_discard_ = value; }
+  void set_discard_zeroes(bool value) { discard_zeroes_ = value; }
+  void set_supports_write_zeroes(bool value) { supports_write_zeroes_ = value; }
   void set_size(Sectors size);  // any time: a file that shrinks or grows
 
   // The nth bio from now (1: the next) ends with `error`, once. Any time.
@@ -72,6 +75,8 @@ class MemoryFile : public BackingFile {
   bool read_only_ = false;
   bool needs_flush_ = true;
   bool supports_discard_ = true;
+  bool discard_zeroes_ = false;
+  bool supports_write_zeroes_ = true;
 
   mutable Mutex mutex_;
   // Guarded by mutex_.
