@@ -283,6 +283,23 @@ TEST_F(KcopydTest, AnErrorOfTheSourceEndsTheJob) {
   EXPECT_EQ(one.how.error, EREMOTEIO);
 }
 
+TEST_F(KcopydTest, AfterAnErrorNothingNewIsStarted) {
+  fill(from_, 0, 400);
+  auto one = job(&from_, {&a_}, 400);
+  kcopyd().submit(one);
+  settle();
+  ASSERT_EQ(from_.held(), 4u);
+  from_.complete_next(EIO);
+  settle();
+  EXPECT_FALSE(one.done) << "some is under way";
+  EXPECT_EQ(from_.complete_all(), 3u);
+  settle();
+  EXPECT_TRUE(one.done && one.how.read_error);
+  EXPECT_FALSE(one.how.cancelled);
+  EXPECT_TRUE(a_.seen().empty());
+  EXPECT_EQ(one.copied().n, 0u);
+}
+
 TEST_F(KcopydTest, ErrorsCanBeIgnored) {
   let_run();
   fill(from_, 0, 400);
@@ -435,6 +452,24 @@ TEST_F(KcopydTest, TheEndCancelsAll) {
 }
 
 // --- Whose turn it is
+
+TEST_F(KcopydTest, TheEndComesInARest) {
+  options_.throttle = 50;
+  fill(from_, 0, 64);
+  a_.hold(false);
+  auto one = job(&from_, {&a_}, 64);
+  kcopyd().submit(one);
+  settle();
+  clock_.advance(milliseconds(100));
+  from_.complete_all();
+  settle();
+  EXPECT_EQ(clock_.pending(), 1u);
+  std::thread closer([&] { kcopyd_.reset(); });
+  while (!one.done) settle();
+  closer.join();
+  EXPECT_TRUE(one.how.cancelled);
+  EXPECT_EQ(clock_.pending(), 0u);
+}
 
 TEST_F(KcopydTest, PrioritiesAndTurns) {
   let_run();

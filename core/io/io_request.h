@@ -102,7 +102,7 @@ class IoRequest {
   IoRequest& operator=(const IoRequest&) = delete;
 
   Op op = Op::Read;
-  uint8_t flags = 0;             // BioFlags
+  uint8_t flags = 0;             // kBioFua; files know nothing of kBioPreflush
   // At least as much as the longest region; every region is written with its beginning.
   IoMemory memory;
   // Of a write without memory: where its data is. It is copied without passing through this
