@@ -12,6 +12,7 @@ extern const TargetType kErrorTarget;
 extern const TargetType kFlakeyTarget;
 extern const TargetType kHangTarget;
 extern const TargetType kLinearTarget;
+extern const TargetType kMirrorTarget;
 extern const TargetType kStripedTarget;
 extern const TargetType kThrottleTarget;
 extern const TargetType kUnstripedTarget;
@@ -20,7 +21,7 @@ extern const TargetType kZeroTarget;
 void register_builtin_targets(TargetRegistry& registry) {
   for (const TargetType* type :
        {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget,
-        &kStripedTarget, &kThrottleTarget, &kUnstripedTarget, &kZeroTarget}) {
+        &kMirrorTarget, &kStripedTarget, &kThrottleTarget, &kUnstripedTarget, &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }
