@@ -12,6 +12,7 @@ NOT_REPLAYED = [
 NOT_REPLAYED_WHOLE = [
     (r"^blockdev --getsz --get", "what only block devices have"),
     (r"^mknod ", "nodes of block devices"),
+    (r"^for i in \$\(seq 1 60\); do dmsetup status", "progress, by the time of day"),
     (r"^for d in loop0 loop1 .*queue/write_cache", "queue limits of block devices"),
 ]
 
@@ -31,8 +32,8 @@ DIFFERENCES = [
     (r"^dmsetup targets$", {"out": [
         "delay            v1.4.0", "dust             v1.0.0", "error            v1.5.0",
         "flakey           v1.5.0", "hang             v1.0.0", "linear           v1.4.0",
-        "striped          v1.6.0", "throttle         v1.0.0", "unstriped        v1.1.0",
-        "zero             v1.1.0"]}),
+        "mirror           v1.14.0", "striped          v1.6.0", "throttle         v1.0.0",
+        "unstriped        v1.1.0", "zero             v1.1.0"]}),
     # Linux 6.12 refuses these names, and so does dmfs.
     (r"create (\.|\.\.|control) ", {"status": 1, "err": [
         r"device-mapper: create ioctl on \1  failed: Invalid argument", "Command failed."]}),
@@ -101,6 +102,9 @@ DIFFERENCES = [
              r"0 bytes copied\n"),
             (r"dd: error writing .*\n1\+0 .*\n0\+0 .*\n0 bytes .*\n(?=dd: fdatasync)",
              "8+0 records in\n8+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied\n")]}),
+    # A ram disk cannot discard, a file can.
+    (r"^bio d /dev/mapper/m 0 16; bio z", {"rules": [
+        (r"^discard 0\+16: .*", "discard 0+16: ok")]}),
     # What only block devices have.
     (r"blockdev --get(ss|iomin)", {"rules": [(r"^\d+\n", "")]}),
     # The kernel lets 2^64 wrap to 0.

@@ -90,6 +90,26 @@ class Shell:
         # Of a block device's other values there is no equal.
         blockdev() { [ "$1" != --getsz ] || echo $(($(stat -c %s "$2") / 512)); }
         bio() { python3 "$BIO" "$@"; }
+        # Mirrors go on by themselves: until the status says so; until it says the same for a while.
+        settle() {
+          local i
+          for i in $(seq 500); do
+            case $(dmsetup status "$1" 2>/dev/null) in "" | *" $2 "*) break ;; esac
+            command sleep 0.02
+          done
+          steady sha256sum ram2  # the log calls it clean a little later
+        }
+        steady() {
+          local now last=? same=0 i
+          for i in $(seq 500); do
+            now=$("$@" 2>/dev/null)
+            [ "$now" = "$last" ] && same=$((same + 1)) || same=0
+            last=$now
+            [ $same -lt 12 ] || return 0
+            command sleep 0.02
+          done
+        }
+        hd() { steady sha256sum "$1"; head -c 4096 "$1" | hexdump -C; }
     """
 
     def __init__(self, work):
@@ -176,6 +196,10 @@ class Replay:
             (r"remove -f hi;", "remove -f --retry hi;"),
             # A regular file is cut off there by dd, a block device is not.
             (r" seek=1024 conv=fsync\b", " seek=1024 conv=fsync,notrunc"),
+            # As long, but a flush is not: none reached a ram disk.
+            (r"( delay (\S+/ram1) 0 0 \2 0 )2000\b", r"\g<1>4000 \2 0 0"),
+            # A copy had got that far when it was asked; here that is waited for.
+            (r"dmsetup status m(?=;|$)", r"steady dmsetup status m; dmsetup status m"),
             (r"/dev/mapper/", mount + "/"),
             (r"/dev/mapper\b", mount),
             (r"/tmp/tbl\b", work + "/tbl"),
@@ -183,11 +207,15 @@ class Replay:
             (r"(linear |echo \"0 1024 linear )1:([0-5])\b", r"\1%s/ram\2" % work),
         ]
         self.expected = self.to_here + [
-            (r"\b1:([0-5])(?=[ ,;]|$)", work + r"/ram\1"),
+            (r"(?<!:)\b1:([0-5])(?=[ ,;]|$)", work + r"/ram\1"),
             (r"\(1, ([0-5])\)", r"(%s/ram\1)" % work),
             (r"(?<![\w/])ram([0-5])\b", work + r"/ram\1"),
             (r"\b7:(\d+)(?=[ ,;]|$)", work + r"/loop\1"),
             (r"linear 253:2 0", "linear multi 0"),
+            (r"253:0( 0)? 253:1\b", r"l0\1 l1"),
+            (r"(/ram0( 0)?) 253:0\b", r"\1 slow"),
+            (r"disk( 2)? 253:0\b", r"disk\1 errlog"),
+            (r"disk( 2)? 253:2\b", r"disk\1 lg"),
             (r"striped 2( 16)? 253:0( 0)? 253:1", r"striped 2\1 u1\2 u2"),
             (r"/loop0 (0 )?253:0", r"/loop0 \1fl"),
             (r"(unstriped \d+ \d+ \d+) 253:0", r"\1 s"),
