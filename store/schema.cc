@@ -51,7 +51,13 @@ constexpr const char* kVersion2 = R"sql(
 ALTER TABLE slot ADD COLUMN ordered INTEGER NOT NULL DEFAULT 0 CHECK(ordered IN (0, 1));
 )sql";
 
-constexpr std::array<Migration, kShippedVersion> kShipped = {Migration{kVersion1}, Migration{kVersion2}};
+// Version 3: what targets want to know after a restart.
+constexpr const char* kVersion3 = R"sql(
+ALTER TABLE target ADD COLUMN state TEXT NOT NULL DEFAULT '';
+)sql";
+
+constexpr std::array<Migration, kShippedVersion> kShipped = {
+    Migration{kVersion1}, Migration{kVersion2}, Migration{kVersion3}};
 
 // Everything that defines the tables, as one text. ANALYZE's tables are harmless.
 Result<std::string> describe(Database& db) {

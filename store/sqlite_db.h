@@ -62,6 +62,8 @@ class Database {
   Result<Statement> prepare(std::string_view sql);
   // The first column of the first row; empty when there is no row.
   Result<std::string> query(std::string_view sql);
+  // Rows that the last statement has changed.
+  int changes() const { return sqlite3_changes(db_.get()); }
   bool in_transaction() const { return sqlite3_get_autocommit(db_.get()) == 0; }
 
   // The Error for `code`, which a call on this connection has just returned:

@@ -82,8 +82,9 @@ Result<SqliteStore::Statements> SqliteStore::Statements::prepare(Database& db) {
       {&s.put_slot, "INSERT INTO slot(minor, slot, read_only, ordered) VALUES(?,?,?,?)"},
       {&s.drop_slot, "DELETE FROM slot WHERE minor=? AND slot=?"},
       {&s.put_target,
-       "INSERT INTO target(minor, slot, position, start, length, type, params)"
-       " VALUES(?,?,?,?,?,?,?)"},
+       "INSERT INTO target(minor, slot, position, start, length, type, params, state)"
+       " VALUES(?,?,?,?,?,?,?,?)"},
+      {&s.put_state, "UPDATE target SET state=? WHERE minor=? AND slot=? AND position=?"},
   };
   for (const auto& [statement, sql] : list) {
     DM_TRY(*statement, db.prepare(sql));
@@ -143,7 +144,7 @@ Result<std::vector<StoredDevice>> SqliteStore::load() {
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot read the tables");
 
-  DM_TRY(Statement t, db_.prepare("SELECT minor, slot, start, length, type, params FROM target"
+  DM_TRY(Statement t, db_.prepare("SELECT minor, slot, start, length, type, params, state FROM target"
                                   " ORDER BY minor, slot, position"));
   while ((rc = t.step()) == SQLITE_ROW) {
     auto* slot = slot_of(t);
@@ -153,7 +154,8 @@ Result<std::vector<StoredDevice>> SqliteStore::load() {
     (*slot)->targets.push_back(TargetSpec{.start = Sectors{t.integer(2)},
                                           .length = Sectors{t.integer(3)},
                                           .type = t.text(4),
-                                          .params = t.text(5)});
+                                          .params = t.text(5),
+                                          .state = t.text(6)});
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot read the tables");
   return devices;
@@ -182,6 +184,8 @@ Status SqliteStore::apply_all(const std::vector<StoreChange>& changes) {
       done = apply(*put);
     else if (auto* table = std::get_if<PutTable>(&change))
       done = apply(*table);
+    else if (auto* state = std::get_if<PutTargetState>(&change))
+      done = apply(*state);
     else if (auto* drop = std::get_if<DropTable>(&change))
       done = apply(*drop);
     else
@@ -252,10 +256,24 @@ Status SqliteStore::apply(const PutTable& change) {
              .bind(target.length.n)
              .bind(target.type)
              .bind(target.params)
+             .bind(target.state)
              .run();
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot keep a table");
   return {};
+}
+
+Status SqliteStore::apply(const PutTargetState& change) {
+  int rc = statements_.put_state.bind(change.state)
+               .bind(change.minor)
+               .bind(static_cast<uint64_t>(change.slot))
+               .bind(change.position)
+               .run();
+  if (rc != SQLITE_DONE) return db_.error(rc, "cannot keep the state of a target");
+  if (db_.changes() == 1) return {};
+  return Error{ENXIO, fmt::format("store {}: cannot keep the state of a target: minor {} has no "
+                                  "target {}",
+                                  path_, change.minor, change.position)};
 }
 
 Status SqliteStore::apply(const DropTable& change) {

@@ -40,7 +40,7 @@ class SqliteStore final : public DeviceStore {
     static Result<Statements> prepare(Database& db);
     Statement begin, commit, rollback;
     Statement put_device, erase_device, name_owner, uuid_owner;
-    Statement put_slot, drop_slot, put_target;
+    Statement put_slot, drop_slot, put_target, put_state;
   };
 
   SqliteStore(StoreLock lock, Database db, Statements statements)
@@ -52,6 +52,7 @@ class SqliteStore final : public DeviceStore {
   Status apply_all(const std::vector<StoreChange>& changes) DM_REQUIRES(mutex_);
   Status apply(const PutDevice& change) DM_REQUIRES(mutex_);
   Status apply(const PutTable& change) DM_REQUIRES(mutex_);
+  Status apply(const PutTargetState& change) DM_REQUIRES(mutex_);
   Status apply(const DropTable& change) DM_REQUIRES(mutex_);
   Status apply(const EraseDevice& change) DM_REQUIRES(mutex_);
   Error taken(const DeviceRecord& record, int code) DM_REQUIRES(mutex_);

@@ -261,13 +261,35 @@ TEST_F(StoreTest, FailedCreationLeavesNothing) {
   EXPECT_GE(refusals, 4) << "the lock's pid, the image, its sync and the directory's";
 }
 
-static_assert(kShippedVersion == 2, "the lists below name the shipped steps one by one");
-const Migration kNext[] = {shipped_migrations()[0], shipped_migrations()[1],
+static_assert(kShippedVersion == 3, "the lists below name the shipped steps one by one");
+const Migration kNext[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2],
                           {"ALTER TABLE device ADD COLUMN note TEXT NOT NULL DEFAULT 'none';"
                            "CREATE TABLE runtime(minor INTEGER PRIMARY KEY) STRICT"}};
-const Migration kBroken[] = {shipped_migrations()[0], shipped_migrations()[1],
+const Migration kBroken[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2],
                              {"ALTER TABLE device ADD COLUMN note TEXT; DELETE FROM nowhere"}};
-const Migration kOrphans[] = {shipped_migrations()[0], shipped_migrations()[1], {"DELETE FROM slot"}};
+const Migration kOrphans[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2], {"DELETE FROM slot"}};
+
+TEST_F(StoreTest, StateOfATarget) {
+  open();
+  commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, table(3)}, PutTable{0, Slot::Inactive, table(2)}});
+  commit({PutTargetState{0, Slot::Live, 1, "b\nc"}});
+  open();
+  TableSpec expected = table(3);
+  expected.targets[1].state = "b\nc";
+  EXPECT_TRUE(load()[0].live == expected);
+  EXPECT_TRUE(load()[0].inactive == table(2));
+  commit({PutTargetState{0, Slot::Live, 1, "d"}, PutTargetState{0, Slot::Live, 1, ""}});
+  EXPECT_TRUE(load()[0].live == table(3));
+  for (PutTargetState nowhere : {PutTargetState{0, Slot::Live, 3, "x"}, {1, Slot::Live, 0, "x"}}) {
+    Status done = store_->commit({PutTargetState{0, Slot::Live, 0, "undone"}, nowhere});
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, ENXIO);
+  }
+  EXPECT_TRUE(load()[0].live == table(3));
+  // A whole table brings its states with it.
+  commit({PutTable{0, Slot::Inactive, expected}});
+  EXPECT_TRUE(load()[0].inactive == expected);
+}
 
 TEST_F(StoreTest, OlderVersionIsMigratedOnce) {
   open();
@@ -282,10 +304,10 @@ TEST_F(StoreTest, OlderVersionIsMigratedOnce) {
   {
     auto db = Database::open(path_, Database::Mode::Exclusive);
     ASSERT_TRUE(db);
-    EXPECT_EQ(*db->query("PRAGMA user_version"), "3");
+    EXPECT_EQ(*db->query("PRAGMA user_version"), "4");
     EXPECT_EQ(*db->query("SELECT group_concat(note) FROM device"), "none,none");
   }
-  refused(ENOTSUP, "it has schema version 3, this dmfs knows up to 2");
+  refused(ENOTSUP, "it has schema version 4, this dmfs knows up to 3");
 }
 
 // A store that the first release wrote: its tables are not ordered.
@@ -330,7 +352,7 @@ TEST_F(StoreTest, MigrationThatFailsChangesNothing) {
   commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, table(3)}});
   auto before = load();
   store_.reset();
-  refused(EIO, "cannot be brought from schema version 2 to 3", kBroken);
+  refused(EIO, "cannot be brought from schema version 3 to 4", kBroken);
   refused(EUCLEAN, "row without its slot", kOrphans);
   open();
   EXPECT_TRUE(load() == before);

@@ -19,6 +19,7 @@ struct TargetSpec {
   Sectors length;
   std::string type;
   std::string params;  // the words behind the type, quoted as in a table line
+  std::string state = {};  // what the target wants to know after a restart; of a new table empty
   bool operator==(const TargetSpec&) const = default;
 };
 
@@ -58,9 +59,10 @@ struct StoredDevice {
 // One step of a transaction.
 struct PutDevice { DeviceRecord record; };                // insert or replace; tables stay
 struct PutTable { uint32_t minor; Slot slot; TableSpec table; };  // the device exists
+struct PutTargetState { uint32_t minor; Slot slot; uint64_t position; std::string state; };  // there
 struct DropTable { uint32_t minor; Slot slot; };          // none there: fine
 struct EraseDevice { uint32_t minor; };                   // with its tables; none there: fine
-using StoreChange = std::variant<PutDevice, PutTable, DropTable, EraseDevice>;
+using StoreChange = std::variant<PutDevice, PutTable, PutTargetState, DropTable, EraseDevice>;
 
 class DeviceStore {
  public:

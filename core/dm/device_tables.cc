@@ -23,6 +23,12 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
   // A table lives no longer than its device, save in the hands of a reader, who raises nothing.
   table_options.raise_event = [&device] { device.events().raise(); };
   table_options.budget = &device.held_budget();
+  table_options.save_state = [this, minor = device.minor()](uint64_t position,
+                                                            const std::string& state) -> Status {
+    // Nobody stores the whole table meanwhile, and so an older state.
+    MutexLock change(change_mutex_);
+    return store_.commit({PutTargetState{minor, Slot::Live, position, state}});
+  };
   table_options.noflush_suspending = [&device] { return device.noflush_suspending(); };
   DM_TRY(auto table, Table::build(spec, table_options));
   return std::shared_ptr<Table>(std::move(table));

@@ -342,6 +342,7 @@ Status MappedDevice::resume(const SuspendOptions& options, CancelToken& cancel,
   }
   if (next) {
     set_inactive(nullptr);
+    if (before) next->take_over(*before);
     publish(next);
   }
   Status done = resume_targets();

@@ -16,8 +16,13 @@ constexpr size_t kMaxEntriesCounted = 1024;
 
 class Table::Context final : public TargetContext {
  public:
-  Context(Table& table, Sectors begin, Sectors length, Clock& clock)
-      : table_(table), begin_(begin), length_(length), clock_(clock) {}
+  Context(Table& table, uint64_t position, const TargetSpec& line, Clock& clock)
+      : table_(table),
+        position_(position),
+        begin_(line.start),
+        length_(line.length),
+        clock_(clock),
+        state_(line.state) {}
 
   Sectors begin() const override { return begin_; }
   Sectors length() const override { return length_; }
@@ -30,6 +35,24 @@ class Table::Context final : public TargetContext {
     return table_.noflush_suspending_ && table_.noflush_suspending_();
   }
   HeldBudget& held_budget() override { return *table_.budget_; }
+
+  std::string saved_state() const override {
+    MutexLock lock(state_mutex_);
+    return state_;
+  }
+  Status save_state(const std::string& state) override {
+    MutexLock save(save_mutex_);
+    {
+      // Seen by whoever stores the whole table from here on, before or after our own commit.
+      MutexLock lock(state_mutex_);
+      state_ = state;
+    }
+    return table_.save_state_ ? table_.save_state_(position_, state) : Status();
+  }
+  void set_state(std::string state) {
+    MutexLock lock(state_mutex_);
+    state_ = std::move(state);
+  }
 
   Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
     if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
@@ -85,9 +108,13 @@ class Table::Context final : public TargetContext {
   };
 
   Table& table_;
+  const uint64_t position_;
   const Sectors begin_;
   const Sectors length_;
   Clock& clock_;
+  Mutex save_mutex_;           // one save at a time; held across the commit
+  mutable Mutex state_mutex_;  // leaf
+  std::string state_ DM_GUARDED_BY(state_mutex_);
   DeviceOpener* opener_ = nullptr;
   std::map<std::string, BackingFile*>* opened_ = nullptr;
   std::map<FileId, BackingFile*>* by_id_ = nullptr;
@@ -120,6 +147,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   table->ordered_ = spec.ordered;
   table->raise_event_ = options.raise_event;
   table->noflush_suspending_ = options.noflush_suspending;
+  table->save_state_ = options.save_state;
   if (options.budget) table->budget_ = options.budget;
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
@@ -139,7 +167,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
                                        line.type, line.start.n, at.n)};
     }
     DM_TRY(auto words, split_args(line.params));
-    auto context = std::make_unique<Context>(*table, line.start, line.length, options.clock);
+    auto context = std::make_unique<Context>(*table, table->entries_.size(), line, options.clock);
     context->begin_create(options.opener, opened, by_id);
     DM_TRY(auto target, type->create(*context, words));
     DM_TRY_STATUS(context->end_create());
@@ -160,7 +188,7 @@ std::unique_ptr<Table> Table::unavailable(const TableSpec& spec, std::string rea
   for (const TargetSpec& line : spec.targets) {
     table->entries_.push_back(
         {line.start, line.length, {}, std::make_unique<Unavailable>(line.params), nullptr});
-    table->unavailable_types_.push_back(line.type);
+    table->unavailable_.push_back(line);
   }
   table->finish();
   return table;
@@ -196,8 +224,9 @@ TableSpec Table::spec() const {
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
     spec.targets.push_back({entry.begin, entry.length,
-                            entry.type ? std::string(entry.type->name) : unavailable_types_[i],
-                            entry.target->table_line()});
+                            entry.type ? std::string(entry.type->name) : unavailable_[i].type,
+                            entry.target->table_line(),
+                            entry.type ? contexts_[i]->saved_state() : unavailable_[i].state});
   }
   return spec;
 }
@@ -210,10 +239,19 @@ TableSpec Table::status() const {
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
     spec.targets.push_back({entry.begin, entry.length,
-                            entry.type ? std::string(entry.type->name) : unavailable_types_[i],
+                            entry.type ? std::string(entry.type->name) : unavailable_[i].type,
                             entry.target->status_line()});
   }
   return spec;
+}
+
+void Table::take_over(const Table& before) {
+  std::vector<TargetSpec> saved = before.spec().targets;
+  std::erase_if(saved, [](const TargetSpec& target) { return target.state.empty(); });
+  if (saved.empty() || !reason_.empty()) return;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    if (auto state = entries_[i].target->take_over(saved)) contexts_[i]->set_state(*state);
+  }
 }
 
 Extent Table::extent_at(Sectors sector) const {

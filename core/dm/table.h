@@ -31,6 +31,8 @@ class Table {
     Clock& clock;                           // for the life of the table
     std::function<void()> raise_event = {}; // any thread, for the life of the table
     std::function<bool()> noflush_suspending = {};  // the same
+    // Makes the state of the target at this place of the live table durable. The same; it blocks.
+    std::function<Status(uint64_t position, const std::string&)> save_state = {};
     HeldBudget* budget = nullptr;           // the same; nullptr: one for the table
   };
 
@@ -68,6 +70,10 @@ class Table {
   // The targets that want flushes.
   const std::vector<const Entry*>& flush_entries() const { return flush_entries_; }
 
+  // This takes the place of `before`: gives the targets what those of `before` have saved. Thread of
+  // the command, before any hook.
+  void take_over(const Table& before);
+
   // What was opened, each once, in the order of first use.
   const std::vector<BackingFile*>& devices() const { return device_list_; }
 
@@ -90,6 +96,7 @@ class Table {
   // constant after construction
   std::function<void()> raise_event_;
   std::function<bool()> noflush_suspending_;
+  std::function<Status(uint64_t position, const std::string&)> save_state_;
   HeldBudget own_budget_;
   HeldBudget* budget_ = &own_budget_;
   std::vector<std::unique_ptr<BackingFile>> devices_;
@@ -98,7 +105,7 @@ class Table {
   std::vector<Entry> entries_;    // destroyed before contexts and devices (see ~Table)
   std::vector<uint64_t> ends_;    // entries_[i].end(), apart so that a search touches few lines
   std::vector<const Entry*> flush_entries_;
-  std::vector<std::string> unavailable_types_;
+  std::vector<TargetSpec> unavailable_;  // what it stands for, target by target
   Sectors size_;
   bool read_only_ = false;
   bool ordered_ = false;

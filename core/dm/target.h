@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "core/base/registry.h"
 #include "core/base/result.h"
 #include "core/base/units.h"
+#include "core/dm/device_store.h"
 #include "core/dm/held.h"
 #include "core/io/backing_file.h"
 #include "core/io/bio.h"
@@ -80,6 +82,13 @@ class TargetContext {
   // given up. Any thread; the caller may hold its own locks.
   virtual bool noflush_suspending() const = 0;
 
+  // What was saved last, before a restart or by a table that this one has taken over from; empty if
+  // nothing was. Any thread.
+  virtual std::string saved_state() const = 0;
+  // Makes `state` durable: a daemon that dies after this has returned ok starts with it. Not before
+  // resume(). Blocks for a commit of the store: not on a thread of I/O or of a clock, nor in a hook.
+  virtual Status save_state(const std::string& state) = 0;
+
   // What may be kept for long, in all (see KeptBios). Outlives the target.
   virtual HeldBudget& held_budget() = 0;
 };
@@ -126,6 +135,13 @@ class Target {
   virtual void postsuspend() {}
   virtual Status preresume() { return {}; }
   virtual void resume() {}
+
+  // The table is about to replace another one of the device, of which these have saved a state (see
+  // TargetSpec::state). Before preresume(). The answer becomes the state of this target.
+  virtual std::optional<std::string> take_over(std::span<const TargetSpec> before) {
+    (void)before;
+    return std::nullopt;
+  }
 
   // Data or hole at `offset` within the target, at most to the target's end.
   virtual Extent extent_at(Sectors offset, Sectors length) const { (void)offset; return {true, length}; }

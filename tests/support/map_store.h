@@ -28,6 +28,8 @@ class MapStore : public DeviceStore {
         devices_[put->record.minor].record = put->record;
       } else if (const auto* table = std::get_if<PutTable>(&change)) {
         slot(table->minor, table->slot) = table->table;
+      } else if (const auto* saved = std::get_if<PutTargetState>(&change)) {
+        slot(saved->minor, saved->slot)->targets.at(saved->position).state = saved->state;
       } else if (const auto* drop = std::get_if<DropTable>(&change)) {
         slot(drop->minor, drop->slot).reset();
       } else if (const auto* erase = std::get_if<EraseDevice>(&change)) {

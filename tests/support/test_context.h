@@ -54,6 +54,22 @@ class TestContext : public TargetContext {
   FakeClock& clock() override { return clock_; }
   bool noflush_suspending() const override { return noflush_suspending_; }
   HeldBudget& held_budget() override { return budget_; }
+  std::string saved_state() const override {
+    MutexLock lock(state_mutex_);
+    return state_;
+  }
+  Status save_state(const std::string& state) override {
+    MutexLock lock(state_mutex_);
+    if (save_error_) return Error{save_error_, "the store fails, as the test wants"};
+    state_ = state;
+    return {};
+  }
+  // What saved_state() says; what saves answer from now on.
+  void set_saved_state(std::string state, int save_error = 0) {
+    MutexLock lock(state_mutex_);
+    state_ = std::move(state);
+    save_error_ = save_error;
+  }
   void set_noflush_suspending(bool value) { noflush_suspending_ = value; }
 
  private:
@@ -64,6 +80,9 @@ class TestContext : public TargetContext {
   std::atomic<bool> noflush_suspending_{false};
   std::atomic<unsigned> events_{0};
   HeldBudget budget_;
+  mutable Mutex state_mutex_;
+  std::string state_ DM_GUARDED_BY(state_mutex_);
+  int save_error_ DM_GUARDED_BY(state_mutex_) = 0;
 };
 
 inline Result<std::unique_ptr<Target>> make_target(const TargetRegistry& registry,
