@@ -97,15 +97,18 @@ class Shell:
             case $(dmsetup status "$1" 2>/dev/null) in "" | *" $2 "*) break ;; esac
             command sleep 0.02
           done
-          steady sha256sum ram2  # the log calls it clean a little later
+          # The log calls it clean a little later.
+          case $(dmsetup table "$1" 2>/dev/null) in *" disk "*) steady sha256sum ram2 ;; esac
         }
         steady() {
           local now last=? same=0 i
           for i in $(seq 500); do
             now=$("$@" 2>/dev/null)
+            # In sync, and all alive: nothing goes on.
+            grep -qE ' mirror .* ([0-9]+)/\1 1 A+ ' <<<"$now" && return 0
             [ "$now" = "$last" ] && same=$((same + 1)) || same=0
             last=$now
-            [ $same -lt 12 ] || return 0
+            [ $same -lt 7 ] || return 0
             command sleep 0.02
           done
         }
