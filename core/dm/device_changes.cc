@@ -142,6 +142,7 @@ Result<bool> DeviceManager::remove_device(const std::shared_ptr<MappedDevice>& d
     lowest_maybe_free_ = std::min(lowest_maybe_free_, minor);
   }
   dropped = device->retire();
+  for (auto& table : dropped) bury(device, table);
   return false;
 }
 

@@ -26,6 +26,12 @@ DeviceManager::DeviceManager(Options options)
       held_budget_(options.held_limit) {}
 
 DeviceManager::~DeviceManager() {
+  std::optional<ThreadExecutor>* undertaker;
+  {
+    MutexLock lock(bury_mutex_);
+    undertaker = &undertaker_;
+  }
+  undertaker->reset();  // nobody else is here any more
   // Tables first, while every device that they lie on is still in the index.
   std::vector<std::shared_ptr<MappedDevice>> devices;
   {
@@ -38,6 +44,15 @@ DeviceManager::~DeviceManager() {
     MutexLock command(device->command_mutex());
     tables = device->retire();
   }
+}
+
+void DeviceManager::bury(const std::shared_ptr<MappedDevice>& device,
+                         std::shared_ptr<Table>& table) {
+  if (!table || !table->lingers()) return;
+  MutexLock lock(bury_mutex_);
+  if (!undertaker_) undertaker_.emplace();
+  // The table may still raise events of the device.
+  undertaker_->post([device, dead = std::move(table)]() mutable { dead.reset(); });
 }
 
 void DeviceManager::set_own_mount(const OwnMount* mount) {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -153,6 +154,8 @@ class DeviceManager {
                              std::vector<std::shared_ptr<Table>>& dropped)
       DM_REQUIRES(device->command_mutex());
   void remove_deferred(uint32_t minor);
+  // Takes the table of the device away, if nobody should wait for its end; else leaves it.
+  void bury(const std::shared_ptr<MappedDevice>& device, std::shared_ptr<Table>& table);
   // Sets the new name or uuid in the index, where nothing stands in the way.
   Status rename_in_index(uint32_t minor, const RenameArgs& args, DeviceRecord& before)
       DM_REQUIRES(change_mutex_) DM_EXCLUDES(index_mutex_);
@@ -168,6 +171,9 @@ class DeviceManager {
   IoService& io_;
   Clock& clock_;
   HeldBudget held_budget_;
+
+  Mutex bury_mutex_;  // leaf
+  std::optional<ThreadExecutor> undertaker_ DM_GUARDED_BY(bury_mutex_);  // since the first burial
 
   // own synchronisation
   std::atomic<ChangeObserver*> change_observer_{nullptr};

@@ -152,6 +152,7 @@ Result<DeviceInfo> DeviceManager::resume(const ResumeArgs& args, CancelToken& ca
         replaced));
     report = device->take_report();
   }
+  bury(device, replaced);
   return describe(device->minor(), std::move(report));
 }
 

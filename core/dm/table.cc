@@ -269,6 +269,11 @@ Sectors Table::allocated() const {
   return {std::min(size_.n, static_cast<uint64_t>(static_cast<double>(sum.n) / share))};
 }
 
+bool Table::lingers() const {
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [](const Entry& entry) { return entry.target->lingers(); });
+}
+
 std::string Table::fault() const {
   for (const BackingFile* device : device_list_) {
     if (std::string fault = device->fault(); !fault.empty()) return fault;

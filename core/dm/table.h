@@ -84,6 +84,8 @@ class Table {
 
   Extent extent_at(Sectors sector) const;  // sector < size()
   Sectors allocated() const;
+  // Whether destroying it may take for ever (see Target::lingers).
+  bool lingers() const;
   // The first fault of a file below, in a sentence; empty while all is well.
   std::string fault() const;
 

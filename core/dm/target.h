@@ -142,6 +142,9 @@ class Target {
     (void)before;
     return std::nullopt;
   }
+  // Whether its destructor may have to wait for a file that does not answer: nobody should wait for
+  // that destructor then. Asked when the table has been replaced.
+  virtual bool lingers() const { return false; }
 
   // Data or hole at `offset` within the target, at most to the target's end.
   virtual Extent extent_at(Sectors offset, Sectors length) const { (void)offset; return {true, length}; }
