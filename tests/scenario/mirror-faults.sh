@@ -78,6 +78,19 @@ dmctl wait --synced --timeout 60 m
 cmp ext4/b ext4/spare
 cmp ext4/b far
 
+say "a leg that hangs is replaced while it does"
+truncate -s $SIZE near
+other message hung 0 hold 0 $SECTORS
+dd if=/dev/urandom of="$MNT/m" bs=64k count=40 conv=notrunc status=none
+dmctl load m --table "0 $SECTORS mirror disk 3 $W/log 1024 sync 3 $W/ext4/b 0 $W/ext4/spare 0 $W/near 0 3 handle_errors io_timeout 500"
+timeout 20 "$DMFS_BUILD/dmctl" suspend --noflush m
+timeout 20 "$DMFS_BUILD/dmctl" resume m
+dmctl wait --synced --timeout 60 m
+dd if=/dev/urandom of="$MNT/m" bs=64k count=40 conv=notrunc status=none
+cmp ext4/b near
+cmp ext4/b ext4/spare
+other message hung 0 release
+
 say "a resync goes on after kill -9"
 wait_until 10 dmctl remove m
 dmctl create lb --table "0 $SECTORS throttle $W/ext4/spare 0 2 write_bps 8388608"

@@ -64,6 +64,7 @@ class Mirror final : public Target {
   void presuspend_undo() override;
   void postsuspend() override;
   void resume() override;
+  bool lingers() const override { return client_->late() > 0; }
   Extent extent_at(Sectors offset, Sectors length) const override;
   Sectors allocated(Sectors length) const override;
 
