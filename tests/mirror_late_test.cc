@@ -93,7 +93,7 @@ TEST_F(MirrorTest, AnotherLegIsFirstWhenTheFirstIsLate) {
   EXPECT_TRUE(r->holds('A', 0));
   EXPECT_EQ(status(), "2 a b 128/128 1 DA 1 core 2 late 1");
   auto w = rig_.write(0, 8, 'W');
-  EXPECT_TRUE(w->done());
+  ASSERT_TRUE(becomes_done(w));
   EXPECT_EQ(w->error(), 0);
   EXPECT_TRUE(rig_.read(0, 8)->holds('W', 0));
   file("a").hold(false);

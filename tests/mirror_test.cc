@@ -179,7 +179,7 @@ TEST_F(MirrorTest, WithoutHandleErrorsAWriteSucceedsOnTheOtherLeg) {
   load("core 2 16 nosync 2 a 0 b 0");
   file("b").fail_all(EIO);
   auto w = rig_.write(0, 8, 'W');
-  ASSERT_TRUE(w->done());
+  ASSERT_TRUE(becomes_done(w));
   EXPECT_EQ(w->error(), 0);
   EXPECT_EQ(status(), "2 a b 127/128 1 AD 1 core");
   EXPECT_EQ(events(), 0u);

@@ -128,9 +128,14 @@ Status Rig::load(const std::string& text, bool read_only, bool ordered) {
   TableSpec spec = parse_table(text);
   spec.read_only = read_only;
   spec.ordered = ordered;
+  return load(std::move(spec));
+}
+
+Status Rig::load(TableSpec spec) {
   Table::Options options{builtin_registry(), opener_, clock_};
   options.raise_event = [this] { device_->events().raise(); };
   options.noflush_suspending = [this] { return device_->noflush_suspending(); };
+  options.save_state = save_;
   DM_TRY(auto table, Table::build(spec, options));
   std::shared_ptr<Table> replaced;
   MutexLock lock(device_->command_mutex());

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,12 +72,17 @@ class Rig {
   FakeClock& clock() { return clock_; }
   MappedDevice& device() { return *device_; }
 
+  Status load(TableSpec spec);
   Status load(const std::string& text, bool read_only = false, bool ordered = false);
   Status suspend(SuspendOptions options = {}, CancelToken* cancel = nullptr);
   Status resume(CancelToken* cancel = nullptr);
   // What the next commits answer.
   void fail_commits(int error) { commit_error_ = error; }
   int commits() const { return commits_; }
+  // What is asked when a target saves its state; ok without. Set before the table is loaded.
+  void on_save(std::function<Status(uint64_t position, const std::string&)> save) {
+    save_ = std::move(save);
+  }
 
   std::shared_ptr<TestBio> read(uint64_t at, uint64_t count);
   std::shared_ptr<TestBio> write(uint64_t at, uint64_t count, char tag = 'A', uint8_t flags = 0);
@@ -92,6 +98,7 @@ class Rig {
   std::vector<std::shared_ptr<TestBio>> bios_;
   std::atomic<int> commit_error_{0};
   std::atomic<int> commits_{0};
+  std::function<Status(uint64_t position, const std::string&)> save_;
 };
 
 }  // namespace dmfs::test

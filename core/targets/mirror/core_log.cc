@@ -12,6 +12,7 @@ class CoreLog final : public RegionLog {
   using RegionLog::RegionLog;
 
   bool persistent() const override { return false; }
+  bool assumes_sync() const override { return args_.sync == SyncWish::Never; }
   void resume(Done done) override {
     restart_search();
     done(0);

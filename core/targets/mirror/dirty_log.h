@@ -33,6 +33,9 @@ class DirtyLog {
   // False: there is nothing to make durable, and flush() need not be called.
   virtual bool persistent() const { return true; }
 
+  // Whether after a restart everything is taken to be in sync, whatever was out of sync before.
+  virtual bool assumes_sync() const { return false; }
+
   // Must be called before anything below, and at every resume of the mirror: finds out what is in
   // sync. With an error the log goes on in memory, from the worst that may be. Never waits.
   // One resume() or flush() at a time: the caller sees to that.

@@ -25,6 +25,7 @@ Result<std::unique_ptr<Target>> Mirror::make(TargetContext& context, Parts parts
                                             .max_size = static_cast<size_t>(kMaxIo.bytes())}));
   DM_TRY(mirror->copier_,
          Kcopyd::create(*mirror->client_, context.clock(), mirror->worker_, {}));
+  mirror->begin_with_stale(mirror->stale_in(context.saved_state()));
   return std::unique_ptr<Target>(std::move(mirror));
 }
 
@@ -142,6 +143,7 @@ void Mirror::postsuspend() {
   settle_log();
   MutexLock lock(mutex_);
   asleep_ = true;
+  while (saving_) changed_.wait(mutex_);
 }
 
 // What waits for the table to be replaced goes back where it came from, or fails.

@@ -6,6 +6,7 @@
 //   mirror_recovery.cc  copying regions that differ, and ranges that could not be read
 //   mirror_clean.cc     regions that nothing goes on in are told to the log as clean
 //   mirror_late.cc      legs that did not answer in time
+//   mirror_stale.cc     legs that have missed what was acknowledged
 //   mirror_args.cc      the table line
 //
 // Lock order: mutex_, then those of the log, the clock and the event counter. No bio completes, and
@@ -64,6 +65,7 @@ class Mirror final : public Target {
   void presuspend_undo() override;
   void postsuspend() override;
   void resume() override;
+  std::optional<std::string> take_over(std::span<const TargetSpec> before) override;
   bool lingers() const override { return client_->late() > 0; }
   Extent extent_at(Sectors offset, Sectors length) const override;
   Sectors allocated(Sectors length) const override;
@@ -134,7 +136,9 @@ class Mirror final : public Target {
   void write_failed(Write& write);
   // Keeps it until there is a new table, or answers why not.
   int hold_write(Write& write) DM_REQUIRES(mutex_);
+  // Ends the bio, or the piece of it, as soon as it will be found again.
   void finish(Write& write, int error);
+  void end_write(Write& write, int error);
   // Notes that a leg has failed.
   void fail_leg(unsigned leg, LegError error) DM_EXCLUDES(mutex_);
   // True: the caller is to call run_log_flush() when it has let go of the lock.
@@ -169,6 +173,19 @@ class Mirror final : public Target {
   // Waits until the log is told all that can be told.
   void settle_log();
 
+  // ---- mirror_stale.cc
+  Legs::Mask all_legs() const;
+  std::string stale_text(Legs::Mask stale) const;
+  Legs::Mask stale_in(const std::string& text) const;
+  // Before the first I/O.
+  void begin_with_stale(Legs::Mask stale) DM_EXCLUDES(mutex_);
+  bool is_remembered(Legs::Mask having) const DM_REQUIRES(mutex_);
+  // True: the write waits for that. `error`: it cannot be.
+  bool wait_until_remembered(Write& write, int& error);
+  void want_save() DM_REQUIRES(mutex_);
+  void save_stale();  // on the worker
+  bool flush_legs();
+
   // ---- mirror_late.cc
   void arm_probe();
   void probe_late();
@@ -200,6 +217,12 @@ class Mirror final : public Target {
   // Those whose regions are being marked, and those that are kept until the table is replaced.
   std::deque<Write*> awaiting_log_ DM_GUARDED_BY(mutex_);
   std::deque<Write*> held_ DM_GUARDED_BY(mutex_);
+
+  // Legs that have missed what was acknowledged; and of these the ones that are certainly saved.
+  Legs::Mask stale_ DM_GUARDED_BY(mutex_) = 0;
+  Legs::Mask saved_stale_ DM_GUARDED_BY(mutex_) = 0;
+  bool saving_ DM_GUARDED_BY(mutex_) = false;  // save_stale() runs or will
+  std::deque<Write*> awaiting_save_ DM_GUARDED_BY(mutex_);
 
   bool told_full_ DM_GUARDED_BY(mutex_) = false;  // that there was no room for more in held_
 

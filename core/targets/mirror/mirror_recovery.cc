@@ -63,6 +63,7 @@ void Mirror::check_in_sync() {
   in_sync_ = true;
   leg_failure_ = false;
   legs_.forget_errors();
+  if (stale_) want_save();
   context_.raise_event();
 }
 

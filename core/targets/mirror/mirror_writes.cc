@@ -57,7 +57,7 @@ void Mirror::admit(Bio& bio) {
       write->first = first;
       write->last = last;
       write->mark = 0;
-      write->failed = write->late = write->unsupported = 0;
+      write->sent = write->failed = write->late = write->unsupported = 0;
       uint64_t mark = log_->persistent() ? next_mark_ : 0;
       for (RegionIndex region = first; has_regions && region <= last; ++region) {
         regions_.begin_write(region, mark);
@@ -100,6 +100,7 @@ void Mirror::issue(Write& write) {
       continue;
     }
     const Legs::Leg& leg = legs_[i];
+    write.sent |= Legs::Mask{1} << i;
     write.leg_of[used] = i;
     write.regions[used++] =
         write.has_regions ? IoRegion(leg.file, leg.start + offset, write.count)
@@ -208,6 +209,11 @@ int Mirror::hold_write(Write& write) {
 }
 
 void Mirror::finish(Write& write, int error) {
+  if (!error && wait_until_remembered(write, error)) return;
+  end_write(write, error);
+}
+
+void Mirror::end_write(Write& write, int error) {
   bool start = false;
   {
     MutexLock lock(mutex_);
