@@ -54,6 +54,18 @@ std::vector<std::pair<RegisterTargets, TargetCase>> all_cases() {
       {"LinearOffset", "linear", "a 50", {7}, {100}, {{"a", {150}}}},
       {"LinearQuoted", "linear", "a\\ b\\\\c 3", {0}, {10}, {{"a b\\c", {13}}}},
       {"LinearOneSector", "linear", "a 9", {16}, {1}, {{"a", {10}}}},
+      {"Multipath",
+       "multipath",
+       "3 retain_attached_hw_handler queue_mode bio 0 1 1 round-robin 0 2 1 a 1 a 1 ",
+       {7},
+       {100},
+       {{"a", {100}}}},
+      {"MultipathGroups",
+       "multipath",
+       "1 queue_if_no_path 0 2 1 service-time 0 1 2 a 1 5 historical-service-time 2 972 0 1 1 b 0 ",
+       {0},
+       {64},
+       {{"a", {64}}, {"b", {64}}}},
       {"Striped", "striped", "2 16 a 0 b 0", {0}, {256}, {{"a", {128}}, {"b", {128}}}},
       {"StripedOddChunk",
        "striped",
@@ -108,7 +120,8 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
   }
   EXPECT_EQ(all,
             "delay 1.4.0\ndust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\n"
-            "mirror 1.14.0\nstriped 1.6.0\nthrottle 1.0.0\n"
+            "mirror 1.14.0\nmultipath 1.14.0\n"
+            "striped 1.6.0\nthrottle 1.0.0\n"
             "unstriped 1.1.0\nzero 1.1.0\n");
 }
 

@@ -147,6 +147,8 @@ class DeviceManager {
   Result<std::shared_ptr<Table>> build_table(MappedDevice& device, const TableSpec& spec,
                                              const std::string& cwd,
                                              Activator* activator = nullptr);
+  // EINVAL when `table` may not replace what the device has, as in the kernel.
+  static Status check_replaces(const Table& table, const MappedDevice& device);
   // ELOOP when `table`, put under the device, would make a cycle or too deep a stack.
   Status check_stack(const Table& table, uint32_t minor) const DM_REQUIRES(change_mutex_)
       DM_EXCLUDES(index_mutex_);

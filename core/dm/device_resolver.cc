@@ -2,6 +2,7 @@
 #include "core/dm/device_resolver.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -11,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "core/base/fd.h"
 #include "core/dm/volume_backing.h"
 #include "core/io/open_backing.h"
 
@@ -59,6 +61,37 @@ Result<std::unique_ptr<BackingFile>> DeviceResolver::open(const std::string& wor
   std::string_view cwd = options_.cwd;
   while (cwd.ends_with('/')) cwd.remove_suffix(1);
   return open_path(fmt::format("{}/{}", cwd, relative), read_only);
+}
+
+Result<DeviceIdentity> DeviceResolver::identify(const DeviceManager& manager,
+                                                const std::string& word) {
+  std::shared_ptr<MappedDevice> volume;
+  std::string path = word;
+  if (auto number = parse_device_number(word)) {
+    if (number->first == kVirtualMajor) {
+      if (number->second <= kMaxMinor) volume = manager.find(static_cast<uint32_t>(number->second));
+      if (!volume) return Error{ENXIO, fmt::format("'{}': no such mapped device", word)};
+    } else {
+      path = node_of(number->first, number->second);
+    }
+  } else if (word.find('/') == std::string::npos) {
+    volume = manager.find(word);
+  }
+  if (volume) return DeviceIdentity{{}, volume->minor(), VolumeBacking::id_of(volume->minor())};
+  if (path.empty() || path[0] != '/') {
+    return Error{ENOENT, fmt::format("'{}': no such mapped device, and no absolute path", word)};
+  }
+  int fd = ::open(path.c_str(), O_PATH | O_CLOEXEC);
+  if (fd < 0) return Error{errno, fmt::format("'{}': {}", path, strerror(errno))};
+  Fd closer(fd);
+  int64_t minor = manager.own_minor_of(fd);
+  if (minor >= 0) {
+    return DeviceIdentity{{}, minor, VolumeBacking::id_of(static_cast<uint32_t>(minor))};
+  }
+  struct stat st;
+  if (fstat(fd, &st) != 0) return Error{errno, fmt::format("'{}': {}", path, strerror(errno))};
+  return DeviceIdentity{path, -1,
+                        S_ISBLK(st.st_mode) ? FileId{st.st_rdev, 0} : FileId{st.st_dev, st.st_ino}};
 }
 
 Result<std::unique_ptr<BackingFile>> DeviceResolver::open_volume(uint32_t minor,

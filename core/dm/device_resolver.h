@@ -25,6 +25,9 @@ class DeviceResolver final : public DeviceOpener {
   // the name of a mapped device; a path, which may lead to a mapped device in our own mount.
   Result<std::unique_ptr<BackingFile>> open(const std::string& word, bool read_only) override;
 
+  // What `word` names, by the same rules; a relative path is nothing. Any thread.
+  static Result<DeviceIdentity> identify(const DeviceManager& manager, const std::string& word);
+
  private:
   Result<std::unique_ptr<BackingFile>> open_volume(uint32_t minor, const std::string& word);
   Result<std::unique_ptr<BackingFile>> open_path(const std::string& path, bool read_only);

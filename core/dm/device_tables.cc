@@ -30,8 +30,26 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
     return store_.commit({PutTargetState{minor, Slot::Live, position, state}});
   };
   table_options.noflush_suspending = [&device] { return device.noflush_suspending(); };
+  table_options.identify = [this](const std::string& word) {
+    return DeviceResolver::identify(*this, word);
+  };
   DM_TRY(auto table, Table::build(spec, table_options));
   return std::shared_ptr<Table>(std::move(table));
+}
+
+Status DeviceManager::check_replaces(const Table& table, const MappedDevice& device) {
+  auto live = device.live_table();
+  auto inactive = device.inactive_table();
+  const TargetType* immutable = live ? live->immutable_type() : nullptr;
+  if (immutable && table.immutable_type() != immutable && !table.has_wildcard()) {
+    return Error{EINVAL, fmt::format("can't replace immutable target type {}", immutable->name)};
+  }
+  TableKind before = live ? live->kind() : TableKind::Any;
+  if (before == TableKind::Any && inactive) before = inactive->kind();
+  TableKind after = table.kind();
+  if (before == TableKind::Any || after == TableKind::Any || before == after) return {};
+  return Error{EINVAL, fmt::format("can't change device type (old={} vs new={}) after initial table "
+                                   "load.", static_cast<int>(before), static_cast<int>(after))};
 }
 
 Status DeviceManager::check_stack(const Table& table, uint32_t minor) const {
@@ -75,6 +93,7 @@ Result<DeviceInfo> DeviceManager::load(const LoadArgs& args) {
   {
     MutexLock command(device->command_mutex());
     DM_TRY(table, build_table(*device, args.table, args.cwd));
+    DM_TRY_STATUS(check_replaces(*table, *device));
     MutexLock change(change_mutex_);
     DM_TRY_STATUS(check_stack(*table, device->minor()));
     DM_TRY(Node node, node_of({.name = {}, .uuid = {}, .minor = device->minor()}));

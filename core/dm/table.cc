@@ -54,7 +54,23 @@ class Table::Context final : public TargetContext {
     state_ = std::move(state);
   }
 
+  Result<DeviceIdentity> identify(const std::string& word) override {
+    if (table_.identify_) return table_.identify_(word);
+    return Error{ENOENT, fmt::format("'{}': nothing is known of devices here", word)};
+  }
+
   Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) override {
+    return open(word, start, length, Alias::Same);
+  }
+  Result<BackingFile*> open_path(const std::string& word, Sectors start, Sectors length) override {
+    return open(word, start, length, Alias::Own);
+  }
+
+ private:
+  // What another name of a file is.
+  enum class Alias { Same, Own };
+
+  Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length, Alias alias) {
     if (!opener_) return Error{EINVAL, "a file opened after its target was created"};
     auto known = opened_->find(word);
     BackingFile* file = known == opened_->end() ? nullptr : known->second;
@@ -64,18 +80,27 @@ class Table::Context final : public TargetContext {
       // The same file by another name is the same device: it is kept once.
       FileId id = file->id();
       auto [same, is_new] = by_id_->emplace(id, file);
-      if (is_new || id == FileId{}) {
+      BackingFile* known_as = is_new || id == FileId{} ? nullptr : same->second;
+      if (known_as && alias == Alias::Own) known_as = find_alias(id, file->name());
+      if (known_as) {
+        file = known_as;
+      } else {
         table_.devices_.push_back(std::move(opened));
         table_.device_list_.push_back(file);
-      } else {
-        file = same->second;
       }
       opened_->emplace(word, file);
     }
     areas_.push_back({file, start, length});
     return file;
   }
+  BackingFile* find_alias(FileId id, const std::string& name) const {
+    for (BackingFile* file : table_.device_list_) {
+      if (file->id() == id && file->name() == name) return file;
+    }
+    return nullptr;
+  }
 
+ public:
   // While the target is created, open() works.
   void begin_create(DeviceOpener& opener, std::map<std::string, BackingFile*>& opened,
                     std::map<FileId, BackingFile*>& by_id) {
@@ -149,6 +174,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   table->noflush_suspending_ = options.noflush_suspending;
   table->save_state_ = options.save_state;
   if (options.budget) table->budget_ = options.budget;
+  table->identify_ = options.identify;
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
   std::map<std::string, BackingFile*> opened;
@@ -165,6 +191,11 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
     if (line.start != at) {
       return Error{EINVAL, fmt::format("{}: Gap in table: the target starts at {}, expected {}",
                                        line.type, line.start.n, at.n)};
+    }
+    if (!table->entries_.empty() && type != table->entries_[0].type &&
+        ((type->traits | table->entries_[0].type->traits) & kTargetImmutable)) {
+      return Error{EINVAL, fmt::format("{}: immutable target type cannot be mixed with other target "
+                                       "types", line.type)};
     }
     DM_TRY(auto words, split_args(line.params));
     auto context = std::make_unique<Context>(*table, table->entries_.size(), line, options.clock);
@@ -214,6 +245,25 @@ const Table::Entry& Table::find(Sectors sector) const {
     count -= half;
   }
   return entries_[static_cast<size_t>(base - ends_.data())];
+}
+
+const TargetType* Table::immutable_type() const {
+  const TargetType* first = entries_.empty() ? nullptr : entries_[0].type;
+  return first && (first->traits & kTargetImmutable) ? first : nullptr;
+}
+
+bool Table::has_wildcard() const {
+  return std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) {
+    return entry.type && (entry.type->traits & kTargetWildcard);
+  });
+}
+
+TableKind Table::kind() const {
+  TableKind kind = TableKind::Any;
+  for (const Entry& entry : entries_) {
+    if (entry.type) kind = std::max(kind, entry.target->table_kind());
+  }
+  return kind;
 }
 
 TableSpec Table::spec() const {
@@ -277,6 +327,9 @@ bool Table::lingers() const {
 std::string Table::fault() const {
   for (const BackingFile* device : device_list_) {
     if (std::string fault = device->fault(); !fault.empty()) return fault;
+  }
+  for (const Entry& entry : entries_) {
+    if (std::string fault = entry.target->fault(); !fault.empty()) return fault;
   }
   return {};
 }

@@ -34,6 +34,7 @@ class Table {
     // Makes the state of the target at this place of the live table durable. The same; it blocks.
     std::function<Status(uint64_t position, const std::string&)> save_state = {};
     HeldBudget* budget = nullptr;           // the same; nullptr: one for the table
+    std::function<Result<DeviceIdentity>(const std::string&)> identify = {};  // the same
   };
 
   // One target and where it lies.
@@ -67,6 +68,12 @@ class Table {
   // Why this stands in the place of a table; empty for a real one.
   const std::string& unavailable_reason() const { return reason_; }
 
+  // The type of which all targets are, if it is one that nothing else may replace.
+  const TargetType* immutable_type() const;
+  // Whether it may replace an immutable type all the same.
+  bool has_wildcard() const;
+  TableKind kind() const;
+
   // The targets that want flushes.
   const std::vector<const Entry*>& flush_entries() const { return flush_entries_; }
 
@@ -86,7 +93,7 @@ class Table {
   Sectors allocated() const;
   // Whether destroying it may take for ever (see Target::lingers).
   bool lingers() const;
-  // The first fault of a file below, in a sentence; empty while all is well.
+  // The first fault of a file below or of a target, in a sentence; empty while all is well.
   std::string fault() const;
 
  private:
@@ -101,6 +108,7 @@ class Table {
   std::function<Status(uint64_t position, const std::string&)> save_state_;
   HeldBudget own_budget_;
   HeldBudget* budget_ = &own_budget_;
+  std::function<Result<DeviceIdentity>(const std::string&)> identify_;
   std::vector<std::unique_ptr<BackingFile>> devices_;
   std::vector<BackingFile*> device_list_;
   std::vector<std::unique_ptr<Context>> contexts_;

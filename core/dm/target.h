@@ -53,6 +53,13 @@ struct IoLimits {
   uint16_t num_write_zeroes_bios = 0;
 };
 
+// What tells whether two words name one device.
+struct DeviceIdentity {
+  std::string path;           // absolute, of what is no mapped device
+  int64_t volume_minor = -1;  // of a mapped device
+  FileId id;
+};
+
 // A target's view of the table that holds it. One per target, lives as long as the target.
 class TargetContext {
  public:
@@ -69,6 +76,15 @@ class TargetContext {
   // [start, start + length) is checked against its size after the target's create() has returned
   // ("too small for target"). Errors: ENOENT, ENOTBLK, EACCES, EISDIR, ELOOP... with a sentence.
   virtual Result<BackingFile*> open(const std::string& word, Sectors start, Sectors length) = 0;
+  // As open(), save that another name of a file that is open already is a device of its own: one
+  // path of several to it.
+  virtual Result<BackingFile*> open_path(const std::string& word, Sectors start, Sectors length) {
+    return open(word, start, length);
+  }
+
+  // What a word, of a message say, names now, without opening it. Any thread; may block as open()
+  // may, so no lock is held.
+  virtual Result<DeviceIdentity> identify(const std::string& word) = 0;
 
   // Raises the device's event number and wakes `wait`. Any thread, any time, no lock needed.
   virtual void raise_event() = 0;
@@ -91,6 +107,14 @@ class TargetContext {
 
   // What may be kept for long, in all (see KeptBios). Outlives the target.
   virtual HeldBudget& held_budget() = 0;
+};
+
+// The kernel's kinds of mapped devices, which the first table of a device settles. They differ here in
+// nothing but that.
+enum class TableKind : uint8_t {
+  Any = 0,      // goes with both
+  Bio = 1,      // "bio-based"
+  Request = 2,  // "request-based"
 };
 
 class Target {
@@ -118,6 +142,7 @@ class Target {
   virtual Result<std::string> message(std::span<const std::string> words);
 
   virtual IoLimits limits() const { return {}; }
+  virtual TableKind table_kind() const { return TableKind::Bio; }
   // Whether discards go through; asked when one arrives.
   virtual bool supports_discard() const { return limits().num_discard_bios > 0; }
 
@@ -146,6 +171,9 @@ class Target {
   // that destructor then. Asked when the table has been replaced.
   virtual bool lingers() const { return false; }
 
+  // What went wrong in the target for good, in a sentence; empty while all is well.
+  virtual std::string fault() const { return {}; }
+
   // Data or hole at `offset` within the target, at most to the target's end.
   virtual Extent extent_at(Sectors offset, Sectors length) const { (void)offset; return {true, length}; }
   // How much of the target is allocated below.
@@ -156,12 +184,18 @@ struct TargetVersion {
   unsigned major, minor, patch;
 };
 
+enum TargetTraits : uint8_t {
+  kTargetImmutable = 1,  // stands alone in its table, or with its own; only the same may replace it
+  kTargetWildcard = 2,   // a table with one may replace any
+};
+
 struct TargetType {
   std::string_view name;
   TargetVersion version;
   // Builds a target from the words behind its type. Thread of the command; may block on opens.
   Result<std::unique_ptr<Target>> (*create)(TargetContext& context,
                                             std::span<const std::string> args);
+  uint8_t traits = 0;  // TargetTraits
 };
 
 using TargetRegistry = Registry<TargetType>;

@@ -28,7 +28,8 @@ class VolumeBacking final : public BackingFile {
   Extent extent_at(Sectors start, Sectors length) const override;
   std::string fault() const override;
   // No file system has device number ~0.
-  FileId id() const override { return {~uint64_t{0}, device_->minor()}; }
+  static FileId id_of(uint32_t minor) { return {~uint64_t{0}, minor}; }
+  FileId id() const override { return id_of(device_->minor()); }
   int64_t volume_minor() const override { return device_->minor(); }
 
  private:

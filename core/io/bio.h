@@ -104,6 +104,7 @@ class Bio {
   int status = 0;            // positive errno, valid in end_io
   Sense sense;               // of that error
   uint32_t mark = 0;         // of a clone: the target's own, from map() to end_io()
+  int64_t note = 0;          // the same, for what needs more room; not cleared for a new clone
   Sectors sector;            // first sector, on the device that the bio is sent to
   Sectors count;             // 0 for a flush
   BioData data;              // for reads and writes

@@ -13,6 +13,7 @@ extern const TargetType kFlakeyTarget;
 extern const TargetType kHangTarget;
 extern const TargetType kLinearTarget;
 extern const TargetType kMirrorTarget;
+extern const TargetType kMultipathTarget;
 extern const TargetType kStripedTarget;
 extern const TargetType kThrottleTarget;
 extern const TargetType kUnstripedTarget;
@@ -21,7 +22,8 @@ extern const TargetType kZeroTarget;
 void register_builtin_targets(TargetRegistry& registry) {
   for (const TargetType* type :
        {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget,
-        &kMirrorTarget, &kStripedTarget, &kThrottleTarget, &kUnstripedTarget, &kZeroTarget}) {
+        &kMirrorTarget, &kMultipathTarget, &kStripedTarget, &kThrottleTarget, &kUnstripedTarget,
+        &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }

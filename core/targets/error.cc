@@ -12,6 +12,8 @@ class ErrorTarget final : public Target {
     return MapResult::Kill;
   }
 
+  TableKind table_kind() const override { return TableKind::Any; }
+
   // A device that was named is held open, and not printed, as in the kernel.
   std::string table_line() const override { return {}; }
   // Takes no flush, so fsync succeeds. Discards are EOPNOTSUPP, as in Linux 6.1.
@@ -39,6 +41,6 @@ Result<std::unique_ptr<Target>> create(TargetContext& context, std::span<const s
 }  // namespace
 
 extern const TargetType kErrorTarget;
-const TargetType kErrorTarget{"error", {1, 5, 0}, create};
+const TargetType kErrorTarget{"error", {1, 5, 0}, create, kTargetWildcard};
 
 }  // namespace dmfs

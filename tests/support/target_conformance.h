@@ -39,6 +39,8 @@ class TargetConformance : public ::testing::TestWithParam<std::pair<RegisterTarg
     auto made = make_target(registry_, context_, c().type, c().params);
     ASSERT_TRUE(made) << made.error().message;
     target_ = *std::move(made);
+    ASSERT_TRUE(target_->preresume());
+    target_->resume();
     driver_ = std::make_unique<TargetDriver>(*target_, context_);
   }
 

@@ -50,6 +50,10 @@ class TestContext : public TargetContext {
     opened_.push_back({word, start, length});
     return static_cast<BackingFile*>(found->second.get());
   }
+  Result<DeviceIdentity> identify(const std::string& word) override {
+    if (devices_.count(word) == 0) return Error{ENOENT, '\'' + word + "': no such device"};
+    return DeviceIdentity{word, -1, {}};
+  }
   void raise_event() override { ++events_; }
   FakeClock& clock() override { return clock_; }
   bool noflush_suspending() const override { return noflush_suspending_; }

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/targets/multipath/multipath_args.h"
+
+#include <fmt/format.h>
+
+namespace dmfs {
+namespace {
+
+// The kernel's 8, and two for no_path_timeout.
+constexpr uint64_t kMaxFeatureWords = 10;
+
+}  // namespace
+
+Result<size_t> arg_count(ArgReader& args, std::string_view what, uint64_t most) {
+  std::string text(args.peek());
+  DM_TRY(uint64_t count, args.number(what, 0, most));
+  if (count > args.left()) return args.fail(what, text);
+  return static_cast<size_t>(count);
+}
+
+Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
+  constexpr std::string_view kUnknown = "Unrecognised multipath feature request";
+  MultipathFeatures features;
+  DM_TRY(size_t left, arg_count(args, "invalid number of feature args", kMaxFeatureWords));
+  while (left > 0) {
+    DM_TRY(std::string name, args.word(kUnknown));
+    --left;
+    if (same_word(name, "queue_if_no_path")) {
+      features.queue_if_no_path = true;
+    } else if (same_word(name, "retain_attached_hw_handler")) {
+      features.retain_attached_hw_handler = true;
+    } else if (left == 0) {
+      return args.fail(kUnknown, name);  // also one that lacks its value
+    } else if (same_word(name, "pg_init_retries")) {
+      DM_TRY(uint64_t n, args.number("pg_init_retries must be between 1 and 50", 1, 50));
+      features.pg_init_retries = static_cast<uint32_t>(n);
+      --left;
+    } else if (same_word(name, "pg_init_delay_msecs")) {
+      DM_TRY(uint64_t n, args.number("pg_init_delay_msecs must be between 0 and 60000", 0, 60000));
+      features.pg_init_delay_ms = static_cast<uint32_t>(n);
+      --left;
+    } else if (same_word(name, "no_path_timeout")) {
+      DM_TRY(uint64_t n, args.number("no_path_timeout must be between 1 and 86400", 1, 86400));
+      features.no_path_timeout_s = static_cast<uint32_t>(n);
+      --left;
+    } else if (same_word(name, "queue_mode")) {
+      DM_TRY(std::string mode, args.word(kUnknown));
+      if (same_word(mode, "bio")) {
+        features.queue_mode = QueueMode::Bio;
+      } else if (same_word(mode, "rq") || same_word(mode, "mq")) {
+        features.queue_mode = QueueMode::Request;
+      } else {
+        return args.fail("Unknown 'queue_mode' requested", mode);
+      }
+      --left;
+    } else {
+      return args.fail(kUnknown, name);
+    }
+  }
+  // As in the kernel.
+  if (features.queue_mode == QueueMode::Bio) features.retain_attached_hw_handler = true;
+  return features;
+}
+
+std::string MultipathFeatures::print() const {
+  size_t count = 0;
+  std::string words;
+  auto add = [&](size_t words_in, std::string_view text) {
+    count += words_in;
+    words += fmt::format("{} ", text);
+  };
+  if (queue_if_no_path) add(1, "queue_if_no_path");
+  if (pg_init_retries > 0) add(2, fmt::format("pg_init_retries {}", pg_init_retries));
+  if (pg_init_delay_ms) add(2, fmt::format("pg_init_delay_msecs {}", *pg_init_delay_ms));
+  if (retain_attached_hw_handler) add(1, "retain_attached_hw_handler");
+  if (no_path_timeout_s) add(2, fmt::format("no_path_timeout {}", *no_path_timeout_s));
+  if (queue_mode == QueueMode::Bio) add(2, "queue_mode bio");
+  return fmt::format("{} {}", count, words);
+}
+
+}  // namespace dmfs
