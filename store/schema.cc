@@ -56,8 +56,22 @@ constexpr const char* kVersion3 = R"sql(
 ALTER TABLE target ADD COLUMN state TEXT NOT NULL DEFAULT '';
 )sql";
 
+// Version 4: scripts that a target has read, each with the table that was loaded with it.
+constexpr const char* kVersion4 = R"sql(
+CREATE TABLE attachment(
+  minor INTEGER NOT NULL,
+  slot INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  text TEXT NOT NULL,
+  PRIMARY KEY(minor, slot, position, number),
+  FOREIGN KEY(minor, slot, position) REFERENCES target(minor, slot, position) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+)sql";
+
 constexpr std::array<Migration, kShippedVersion> kShipped = {
-    Migration{kVersion1}, Migration{kVersion2}, Migration{kVersion3}};
+    Migration{kVersion1}, Migration{kVersion2}, Migration{kVersion3}, Migration{kVersion4}};
 
 // Everything that defines the tables, as one text. ANALYZE's tables are harmless.
 Result<std::string> describe(Database& db) {

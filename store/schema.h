@@ -25,7 +25,7 @@ using Migrations = std::span<const Migration>;
 
 // The steps of this program. Their number is the version it reads and writes.
 Migrations shipped_migrations();
-inline constexpr size_t kShippedVersion = 3;
+inline constexpr size_t kShippedVersion = 4;
 
 // The bytes of an empty store of the newest version, in WAL mode.
 Result<std::string> new_store_image(Migrations migrations);

@@ -85,6 +85,8 @@ Result<SqliteStore::Statements> SqliteStore::Statements::prepare(Database& db) {
        "INSERT INTO target(minor, slot, position, start, length, type, params, state)"
        " VALUES(?,?,?,?,?,?,?,?)"},
       {&s.put_state, "UPDATE target SET state=? WHERE minor=? AND slot=? AND position=?"},
+      {&s.put_attachment,
+       "INSERT INTO attachment(minor, slot, position, number, name, text) VALUES(?,?,?,?,?,?)"},
   };
   for (const auto& [statement, sql] : list) {
     DM_TRY(*statement, db.prepare(sql));
@@ -158,6 +160,18 @@ Result<std::vector<StoredDevice>> SqliteStore::load() {
                                           .state = t.text(6)});
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot read the tables");
+
+  // Positions count from 0 without a gap, as PutTable writes them.
+  DM_TRY(Statement a, db_.prepare("SELECT minor, slot, position, name, text FROM attachment"
+                                  " ORDER BY minor, slot, position, number"));
+  while ((rc = a.step()) == SQLITE_ROW) {
+    auto* slot = slot_of(a);
+    if (slot == nullptr || !*slot || a.integer(2) >= (*slot)->targets.size()) {
+      return damaged(path_, fmt::format("minor {} has a script without a target", a.integer(0)));
+    }
+    (*slot)->targets[a.integer(2)].attachments.push_back({a.text(3), a.text(4)});
+  }
+  if (rc != SQLITE_DONE) return db_.error(rc, "cannot read the scripts");
   return devices;
 }
 
@@ -258,6 +272,17 @@ Status SqliteStore::apply(const PutTable& change) {
              .bind(target.params)
              .bind(target.state)
              .run();
+    uint64_t number = 0;
+    for (const Attachment& attachment : target.attachments) {
+      if (rc != SQLITE_DONE) break;
+      rc = statements_.put_attachment.bind(change.minor)
+               .bind(slot)
+               .bind(position - 1)
+               .bind(number++)
+               .bind(attachment.name)
+               .bind(attachment.text)
+               .run();
+    }
   }
   if (rc != SQLITE_DONE) return db_.error(rc, "cannot keep a table");
   return {};

@@ -40,7 +40,7 @@ class SqliteStore final : public DeviceStore {
     static Result<Statements> prepare(Database& db);
     Statement begin, commit, rollback;
     Statement put_device, erase_device, name_owner, uuid_owner;
-    Statement put_slot, drop_slot, put_target, put_state;
+    Statement put_slot, drop_slot, put_target, put_state, put_attachment;
   };
 
   SqliteStore(StoreLock lock, Database db, Statements statements)

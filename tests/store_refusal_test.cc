@@ -158,10 +158,10 @@ TEST_F(StoreRefusalTest, ExtraTriggerOrTableInOurs) {
   fill();
   std::string whole = bytes(path_);
   sql("CREATE TRIGGER evil AFTER INSERT ON device BEGIN DELETE FROM slot; END");
-  refused(EINVAL, "its tables are not those of schema version 3");
+  refused(EINVAL, "its tables are not those of schema version 4");
   write(path_, whole);
   sql("DROP TABLE target");
-  refused(EINVAL, "its tables are not those of schema version 3");
+  refused(EINVAL, "its tables are not those of schema version 4");
   write(path_, whole);
   sql("PRAGMA user_version=-1");
   refused(EINVAL, "schema version -1");

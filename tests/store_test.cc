@@ -261,13 +261,13 @@ TEST_F(StoreTest, FailedCreationLeavesNothing) {
   EXPECT_GE(refusals, 4) << "the lock's pid, the image, its sync and the directory's";
 }
 
-static_assert(kShippedVersion == 3, "the lists below name the shipped steps one by one");
-const Migration kNext[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2],
+static_assert(kShippedVersion == 4, "the lists below name the shipped steps one by one");
+const Migration kNext[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2], shipped_migrations()[3],
                           {"ALTER TABLE device ADD COLUMN note TEXT NOT NULL DEFAULT 'none';"
                            "CREATE TABLE runtime(minor INTEGER PRIMARY KEY) STRICT"}};
-const Migration kBroken[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2],
+const Migration kBroken[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2], shipped_migrations()[3],
                              {"ALTER TABLE device ADD COLUMN note TEXT; DELETE FROM nowhere"}};
-const Migration kOrphans[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2], {"DELETE FROM slot"}};
+const Migration kOrphans[] = {shipped_migrations()[0], shipped_migrations()[1], shipped_migrations()[2], shipped_migrations()[3], {"DELETE FROM slot"}};
 
 TEST_F(StoreTest, StateOfATarget) {
   open();
@@ -304,10 +304,10 @@ TEST_F(StoreTest, OlderVersionIsMigratedOnce) {
   {
     auto db = Database::open(path_, Database::Mode::Exclusive);
     ASSERT_TRUE(db);
-    EXPECT_EQ(*db->query("PRAGMA user_version"), "4");
+    EXPECT_EQ(*db->query("PRAGMA user_version"), "5");
     EXPECT_EQ(*db->query("SELECT group_concat(note) FROM device"), "none,none");
   }
-  refused(ENOTSUP, "it has schema version 4, this dmfs knows up to 3");
+  refused(ENOTSUP, "it has schema version 5, this dmfs knows up to 4");
 }
 
 // A store that the first release wrote: its tables are not ordered.
@@ -335,6 +335,25 @@ TEST_F(StoreTest, StoreOfVersionOne) {
   EXPECT_TRUE(load()[0].live == table(1, true));
 }
 
+TEST_F(StoreTest, ScriptsStayWithTheirTable) {
+  open();
+  TableSpec scripted = table(3), other = table(1);
+  scripted.targets[0].attachments = {{"emc", "return {}\n-- \xc3\xa4"}, {"x", ""}};
+  scripted.targets[2].attachments = {{"emc", std::string(100000, 'x')}};
+  other.targets[0].attachments = {{"emc", "other"}};
+  commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, scripted}, PutTable{0, Slot::Inactive, other}});
+  open();
+  EXPECT_TRUE(load()[0].live == scripted);
+  EXPECT_TRUE(load()[0].inactive == other);
+  commit({PutTable{0, Slot::Live, table(3)}, DropTable{0, Slot::Inactive}});
+  open();
+  EXPECT_TRUE(load()[0].live == table(3));
+  commit({PutTable{0, Slot::Live, scripted}, EraseDevice{0}, PutDevice{device(0, "a")},
+          PutTable{0, Slot::Live, table(3)}});
+  open();
+  EXPECT_TRUE(load()[0].live == table(3));
+}
+
 TEST_F(StoreTest, OlderVersionWithALogIsMigrated) {
   open();
   commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, table(3)}});
@@ -352,7 +371,7 @@ TEST_F(StoreTest, MigrationThatFailsChangesNothing) {
   commit({PutDevice{device(0, "a")}, PutTable{0, Slot::Live, table(3)}});
   auto before = load();
   store_.reset();
-  refused(EIO, "cannot be brought from schema version 3 to 4", kBroken);
+  refused(EIO, "cannot be brought from schema version 4 to 5", kBroken);
   refused(EUCLEAN, "row without its slot", kOrphans);
   open();
   EXPECT_TRUE(load() == before);

@@ -23,7 +23,9 @@ DeviceManager::DeviceManager(Options options)
       executor_(options.executor),
       io_(options.io),
       clock_(options.clock),
-      held_budget_(options.held_limit) {}
+      held_budget_(options.held_limit),
+      read_script_(std::move(options.read_script)),
+      log_(std::move(options.log)) {}
 
 DeviceManager::~DeviceManager() {
   std::optional<ThreadExecutor>* undertaker;

@@ -51,6 +51,9 @@ class DeviceManager {
     IoService& io;                 // for backing files
     Clock& clock;                  // for targets, and for suspends with a time limit
     uint64_t held_limit = HeldBudget::kDefaultLimit;  // bytes of data in suspended devices
+    // See Table::Options.
+    std::function<Result<std::string>(const std::string&)> read_script = {};
+    std::function<void(const std::string&)> log = {};
   };
 
   explicit DeviceManager(Options options);
@@ -173,6 +176,8 @@ class DeviceManager {
   IoService& io_;
   Clock& clock_;
   HeldBudget held_budget_;
+  const std::function<Result<std::string>(const std::string&)> read_script_;
+  const std::function<void(const std::string&)> log_;
 
   Mutex bury_mutex_;  // leaf
   std::optional<ThreadExecutor> undertaker_ DM_GUARDED_BY(bury_mutex_);  // since the first burial

@@ -14,12 +14,20 @@
 
 namespace dmfs {
 
+// A text that a target has read when its table was loaded.
+struct Attachment {
+  std::string name;
+  std::string text;
+  bool operator==(const Attachment&) const = default;
+};
+
 struct TargetSpec {
   Sectors start;
   Sectors length;
   std::string type;
   std::string params;  // the words behind the type, quoted as in a table line
   std::string state = {};  // what the target wants to know after a restart; of a new table empty
+  std::vector<Attachment> attachments = {};  // none when a table is loaded; with it in the store
   bool operator==(const TargetSpec&) const = default;
 };
 

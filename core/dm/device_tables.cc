@@ -33,6 +33,8 @@ Result<std::shared_ptr<Table>> DeviceManager::build_table(MappedDevice& device,
   table_options.identify = [this](const std::string& word) {
     return DeviceResolver::identify(*this, word);
   };
+  table_options.log = log_;
+  table_options.read_script = read_script_;
   DM_TRY(auto table, Table::build(spec, table_options));
   return std::shared_ptr<Table>(std::move(table));
 }

@@ -101,6 +101,30 @@ class Table::Context final : public TargetContext {
   }
 
  public:
+  void log(const std::string& text) override {
+    if (table_.log_) table_.log_(text);
+  }
+
+  Result<std::string> read_script(const std::string& name) override {
+    if (!opener_) return Error{EINVAL, "a script read after its target was created"};
+    for (const Attachment& stored : *stored_) {
+      if (stored.name != name) continue;
+      attachments_.push_back(stored);
+      return stored.text;
+    }
+    if (!*read_script_) return TargetContext::read_script(name);
+    DM_TRY(std::string text, (*read_script_)(name));
+    attachments_.push_back({name, text});
+    return text;
+  }
+  // What was read, in order.
+  const std::vector<Attachment>& attachments() const { return attachments_; }
+  void begin_scripts(const std::vector<Attachment>& stored,
+                     const std::function<Result<std::string>(const std::string&)>& read) {
+    stored_ = &stored;
+    read_script_ = &read;
+  }
+
   // While the target is created, open() works.
   void begin_create(DeviceOpener& opener, std::map<std::string, BackingFile*>& opened,
                     std::map<FileId, BackingFile*>& by_id) {
@@ -144,6 +168,9 @@ class Table::Context final : public TargetContext {
   std::map<std::string, BackingFile*>* opened_ = nullptr;
   std::map<FileId, BackingFile*>* by_id_ = nullptr;
   std::vector<Area> areas_;
+  const std::vector<Attachment>* stored_ = nullptr;
+  const std::function<Result<std::string>(const std::string&)>* read_script_ = nullptr;
+  std::vector<Attachment> attachments_;
 };
 
 // Stands where a target should be whose table could not be built: prints its line, fails its I/O.
@@ -175,6 +202,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
   table->save_state_ = options.save_state;
   if (options.budget) table->budget_ = options.budget;
   table->identify_ = options.identify;
+  table->log_ = options.log;
   table->entries_.reserve(spec.targets.size());
   table->contexts_.reserve(spec.targets.size());
   std::map<std::string, BackingFile*> opened;
@@ -200,6 +228,7 @@ Result<std::unique_ptr<Table>> Table::build(const TableSpec& spec, const Options
     DM_TRY(auto words, split_args(line.params));
     auto context = std::make_unique<Context>(*table, table->entries_.size(), line, options.clock);
     context->begin_create(options.opener, opened, by_id);
+    context->begin_scripts(line.attachments, options.read_script);
     DM_TRY(auto target, type->create(*context, words));
     DM_TRY_STATUS(context->end_create());
     IoLimits limits = target->limits();
@@ -276,7 +305,8 @@ TableSpec Table::spec() const {
     spec.targets.push_back({entry.begin, entry.length,
                             entry.type ? std::string(entry.type->name) : unavailable_[i].type,
                             entry.target->table_line(),
-                            entry.type ? contexts_[i]->saved_state() : unavailable_[i].state});
+                            entry.type ? contexts_[i]->saved_state() : unavailable_[i].state,
+                            entry.type ? contexts_[i]->attachments() : unavailable_[i].attachments});
   }
   return spec;
 }

@@ -35,6 +35,9 @@ class Table {
     std::function<Status(uint64_t position, const std::string&)> save_state = {};
     HeldBudget* budget = nullptr;           // the same; nullptr: one for the table
     std::function<Result<DeviceIdentity>(const std::string&)> identify = {};  // the same
+    std::function<void(const std::string&)> log = {};                         // the same
+    // Reads a script by name; used only while the table is built. ENOENT: there is none.
+    std::function<Result<std::string>(const std::string&)> read_script = {};
   };
 
   // One target and where it lies.
@@ -109,6 +112,7 @@ class Table {
   HeldBudget own_budget_;
   HeldBudget* budget_ = &own_budget_;
   std::function<Result<DeviceIdentity>(const std::string&)> identify_;
+  std::function<void(const std::string&)> log_;
   std::vector<std::unique_ptr<BackingFile>> devices_;
   std::vector<BackingFile*> device_list_;
   std::vector<std::unique_ptr<Context>> contexts_;

@@ -86,6 +86,16 @@ class TargetContext {
   // may, so no lock is held.
   virtual Result<DeviceIdentity> identify(const std::string& word) = 0;
 
+  // Only while the target is created: the text of the script of that name: the one that this table
+  // was loaded with, if it comes from the store, or what the handler path has now. It is kept with
+  // the table. ENOENT: there is none.
+  virtual Result<std::string> read_script(const std::string& name) {
+    return Error{ENOENT, "no script '" + name + "'"};
+  }
+
+  // A line for whoever runs the daemon. Any thread, no lock held.
+  virtual void log(const std::string& text) { (void)text; }
+
   // Raises the device's event number and wakes `wait`. Any thread, any time, no lock needed.
   virtual void raise_event() = 0;
 
