@@ -1,6 +1,6 @@
 # Sourced by cli/quickstart and tests/run: the Debian packages that they need, and how to get them.
 
-BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libsqlite3-dev liburing-dev libcli11-dev
+BUILD_PACKAGES=(g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libsqlite3-dev liburing-dev liblua5.4-dev libcli11-dev
   libspdlog-dev libfmt-dev nlohmann-json3-dev)
 TEST_PACKAGES=(libgtest-dev libgmock-dev fio qemu-utils e2fsprogs xfsprogs btrfs-progs mandoc
   util-linux mount procps sqlite3 python3)

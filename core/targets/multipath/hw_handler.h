@@ -55,6 +55,8 @@ class HwHost {
   // Ends the pg_init() of `path`, also from within it. What is not under way is ignored.
   virtual void pg_init_complete(HwPath& path, unsigned flags) = 0;
   virtual Clock& clock() = 0;
+  // A line for whoever runs the daemon.
+  virtual void log(const char* text) = 0;
 
  protected:
   ~HwHost() = default;

@@ -86,6 +86,7 @@ class Multipath final : public Target, private HwHost {
   Multipath(TargetContext& context, MultipathFeatures features);
   // Construction (multipath_create.cc)
   Status parse_handler(ArgReader& args, std::string& name, std::vector<std::string>& words);
+  Status attach_handler(const std::string& name, std::span<const std::string> args);
   Status parse_group(ArgReader& args);
   Status parse_path(ArgReader& args, Group& group, size_t arg_count);
 
@@ -93,6 +94,7 @@ class Multipath final : public Target, private HwHost {
   std::span<HwPath* const> paths() override { return handler_paths_; }
   void pg_init_complete(HwPath& path, unsigned flags) override;
   Clock& clock() override { return context_.clock(); }
+  void log(const char* text) override { context_.log(text); }
 
   // I/O
   MapResult map_slowly(Bio& bio);

@@ -6,8 +6,8 @@
 namespace dmfs {
 namespace {
 
-// The kernel's 8, and two for no_path_timeout.
-constexpr uint64_t kMaxFeatureWords = 10;
+constexpr uint64_t kKernelsFeatureWords = 8;
+constexpr uint64_t kMaxFeatureWords = kKernelsFeatureWords + 2;  // for no_path_timeout
 
 }  // namespace
 
@@ -21,7 +21,14 @@ Result<size_t> arg_count(ArgReader& args, std::string_view what, uint64_t most) 
 Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
   constexpr std::string_view kUnknown = "Unrecognised multipath feature request";
   MultipathFeatures features;
-  DM_TRY(size_t left, arg_count(args, "invalid number of feature args", kMaxFeatureWords));
+  constexpr std::string_view kCount = "invalid number of feature args";
+  DM_TRY(size_t left, arg_count(args, kCount, kMaxFeatureWords));
+  const size_t count = left;
+  auto unknown = [&](const std::string& name) {
+    // Where the kernel does not look at them any more.
+    if (count > kKernelsFeatureWords) return args.fail(kCount, fmt::to_string(count));
+    return args.fail(kUnknown, name);
+  };
   while (left > 0) {
     DM_TRY(std::string name, args.word(kUnknown));
     --left;
@@ -30,7 +37,7 @@ Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
     } else if (same_word(name, "retain_attached_hw_handler")) {
       features.retain_attached_hw_handler = true;
     } else if (left == 0) {
-      return args.fail(kUnknown, name);  // also one that lacks its value
+      return unknown(name);  // also one that lacks its value
     } else if (same_word(name, "pg_init_retries")) {
       DM_TRY(uint64_t n, args.number("pg_init_retries must be between 1 and 50", 1, 50));
       features.pg_init_retries = static_cast<uint32_t>(n);
@@ -54,7 +61,7 @@ Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
       }
       --left;
     } else {
-      return args.fail(kUnknown, name);
+      return unknown(name);
     }
   }
   // As in the kernel.

@@ -2,6 +2,7 @@
 // From a table line to a multipath.
 #include <fmt/format.h>
 
+#include "core/targets/multipath/lua_handler.h"
 #include "core/targets/multipath/multipath.h"
 #include "core/targets/open_device.h"
 
@@ -85,6 +86,23 @@ Status Multipath::parse_path(ArgReader& args, Group& group, size_t arg_count) {
   return {};
 }
 
+// One of the program's own, or else a script.
+Status Multipath::attach_handler(const std::string& name, std::span<const std::string> args) {
+  auto use = hw_handlers().use(name);
+  if (use) {
+    DM_TRY(handler_, use->type().create(*this, args));
+    handler_use_ = *std::move(use);
+    return {};
+  }
+  auto script = context_.read_script(name);
+  if (!script) {
+    if (script.error().code == ENOENT) return use.error();
+    return script.error();
+  }
+  DM_TRY(handler_, create_lua_handler(*this, name, *script, args));
+  return {};
+}
+
 // <#features> [<feature>...] <#handler args> [<handler> [<arg>...]] <#groups> <initial group>
 //   [<selector> <#selector args> [<arg>...] <#paths> <#path args> [<path> [<arg>...]]+]+
 Result<std::unique_ptr<Target>> Multipath::create(TargetContext& context,
@@ -105,15 +123,10 @@ Result<std::unique_ptr<Target>> Multipath::create(TargetContext& context,
                                  multipath->groups_.size(), groups));
   }
   if (!handler.empty()) {
-    auto use = hw_handlers().use(handler);
-    if (!use) return args.fail("error attaching hardware handler: " + use.error().message);
-    auto made = use->type().create(*multipath, handler_args);
-    if (!made) {
-      return args.fail("error attaching hardware handler: " + made.error().message, {},
-                       made.error().code);
+    if (Status attached = multipath->attach_handler(handler, handler_args); !attached) {
+      return args.fail("error attaching hardware handler: " + attached.error().message, {},
+                       attached.error().code);
     }
-    multipath->handler_use_ = *std::move(use);
-    multipath->handler_ = *std::move(made);
   }
   MutexLock lock(multipath->mutex_);
   multipath->valid_paths_ = multipath->paths_.size();
