@@ -112,6 +112,34 @@ DIFFERENCES = [
         "device-mapper: reload ioctl on x (253:0) failed: Invalid argument", "Command failed."],
         "kernel": ["device-mapper: table: 253:0: linear: Invalid device sector (-EINVAL)"]}),
 ]
+# By the kernel's log: (part of a line, pattern of the command, what is printed instead).
+KERNEL_DIFFERENCES = [
+    # The default queue_mode of multipath goes with all devices.
+    ("including non-request-stackable devices", r"create (\w+) ", {
+        "status": 0, "err": [], "kernel": [], "then": r"dmsetup remove \1"}),
+    # There is no handler of that name; the kernel's finds no SCSI device first.
+    ("multipath: error attaching hardware handler (-ENODEV)", r"create (\w+) ", {"err": [
+        r"device-mapper: reload ioctl on \1 (253:0) failed: Invalid argument", "Command failed."]}),
+    # Linux 6.12 says ENOENT.
+    ("multipath: error getting device (-ENODEV)", r"create (\w+) ", {"err": [
+        r"device-mapper: reload ioctl on \1 (253:0) failed: No such file or directory",
+        "Command failed."]}),
+    ("multipath: message: error getting device nosuch", r"message (\w+) ", {"err": [
+        r"device-mapper: message ioctl on \1  failed: No such file or directory",
+        "Command failed."]}),
+    # The recorder had one CPU. Here a mask may have 1024 on every machine.
+    ("multipath: io-affinity ps: invalid cpumask", r"create (\w+) .* io-affinity .* [0-9a-f]+'$", {
+        "status": 0, "err": [], "kernel": [], "then": r"dmsetup remove \1"}),
+]
+# By the name of the transcript: what the recorder called some devices, and what they are here, first in
+# commands, then in what they print.
+NAMES = {
+    "multipath": (
+        [(r"(fail|reinstate)_path 7:([12])$", r"\1_path /dev/loop\2"),
+         (r"fail_path 1:0$", "fail_path /dev/ram0")],
+        [(r"\b7:([12]) ", r"p\1 ")] +
+        [(r"(?<= )253:%d " % i, "p%d " % (i + 1)) for i in range(4)]),
+}
 # Of jobs: (what was recorded, what is here).
 JOB_DIFFERENCES = [
     # A ram disk has no write cache, so that fsync had nothing to wait for.

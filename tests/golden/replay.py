@@ -17,9 +17,8 @@ import sys
 import time
 
 sys.dont_write_bytecode = True  # leave nothing in the source
-from differences import (CONSEQUENCES, DIFFERENCES, JOB_DIFFERENCES, NEEDS, NOT_REPLAYED,
-                         NOT_REPLAYED_WHOLE, NOT_SAID,
-                         SAID_BESIDES)
+from differences import (CONSEQUENCES, DIFFERENCES, JOB_DIFFERENCES, KERNEL_DIFFERENCES, NAMES, NEEDS,
+                         NOT_REPLAYED, NOT_REPLAYED_WHOLE, NOT_SAID, SAID_BESIDES)
 
 
 def run_rules(rules, text):
@@ -33,11 +32,13 @@ class Entry:
         self.number, self.command = number, command
         self.out, self.err, self.kernel, self.status = [], [], [], None
         self.then = None  # a command that clears away what only dmfs has done
+        self.here = []  # rules for what it prints, from the transcript itself
 
 
 def read_transcript(path):
     """The entries: ("section", text), ("quiet", command), ("job", text, lines) or an Entry."""
     entries = []
+    here = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file.read().split("\n"), 1):
             last = entries[-1] if entries else None
@@ -47,8 +48,11 @@ def read_transcript(path):
                 entries.append(("quiet", line[2:]))
             elif line.startswith("# job "):
                 entries.append(("job", line[6:], []))
+            elif line.startswith("! "):
+                here.append(tuple(line[2:].split(" -> ")))
             elif line.startswith("+ "):
                 entries.append(Entry(number, line[2:]))
+                entries[-1].here, here = here, []
             elif isinstance(last, tuple) and last[0] == "job":
                 last[2].append(line)
             elif not isinstance(last, Entry):
@@ -182,7 +186,7 @@ def last_descendant_sleeps(pid):
 
 
 class Replay:
-    def __init__(self, work, mount):
+    def __init__(self, transcript, work, mount):
         self.shell = Shell(work)
         self.work, self.mount = work, mount
         self.targets = re.findall(r"^(\S+) +v", self.shell.run("dmsetup targets")[1], re.M)
@@ -190,7 +194,8 @@ class Replay:
         self.opens_before_jobs = None
         self.failures = self.compared = 0
         # What the recorder called its devices, and what they are here.
-        self.to_here = [
+        here, there = NAMES.get(transcript, ([], []))
+        self.to_here = here + [
             # Held for so long that a slow machine sees it held; a suspend ends it.
             (r"( delay /dev/ram0 0 [23])000\b", r"\g<1>0000"),
             (r"/dev/ram([0-5])\b", work + r"/ram\1"),
@@ -209,7 +214,7 @@ class Replay:
             (r"/tmp/ynode\b", mount + "/y"),
             (r"(linear |echo \"0 1024 linear )1:([0-5])\b", r"\1%s/ram\2" % work),
         ]
-        self.expected = self.to_here + [
+        self.expected = there + self.to_here + [
             (r"(?<!:)\b1:([0-5])(?=[ ,;]|$)", work + r"/ram\1"),
             (r"\(1, ([0-5])\)", r"(%s/ram\1)" % work),
             (r"(?<![\w/])ram([0-5])\b", work + r"/ram\1"),
@@ -254,7 +259,7 @@ class Replay:
             time.sleep(0.01)
 
     def run(self, command):
-        does_io = re.search(r"\b(bio|dd) ", command)
+        does_io = re.search(r"(?<!queue_mode )\b(bio|dd) ", command)
         before = self.open_counts() if does_io else {}
         result = self.shell.run(run_rules(self.to_here, command))
         if before:
@@ -313,7 +318,7 @@ class Replay:
         for line in entry.kernel:
             reason = re.match(r"device-mapper: table: 253:\d+: (.*?)(?: \(-[A-Z]+\))?$", line)
             if re.match(r"dmsetup message [^;]*$", entry.command):
-                reason = re.match(r"device-mapper: (dust: .*)", line)
+                reason = re.match(r"device-mapper: (dust: .*|multipath: (?!253:).*)", line)
             if reason and entry.status and reason.group(1) not in said and not (
                     "too small" in line and line.split(" ", 3)[3].split(" ", 1)[1] in said):
                 self.fail(entry, "the kernel's reason", [reason.group(1)], [said])
@@ -339,6 +344,7 @@ class Replay:
         got = self.shell.job_output(name).split("\n")[:-1]
         at_once = re.search(r": finished: (.*);$", text)
         want = at_once.group(1).split(";") if at_once else [line for line in lines if line]
+        got = [line for line in got if not line.startswith("  ")]
         if got != want:
             self.fail(entry, "job", want, got)
         self.settle(self.opens_before_jobs or {})
@@ -348,14 +354,19 @@ class Replay:
 def without_times(text):
     """Of dd, and of what the recorder measured."""
     text = re.sub(r" copied, .*", " copied", text)
+    # historical-service-time's, once there was I/O.
+    text = re.sub(r"\b\d+ 0 \d{7,}(?= )", "T 0 T", text)
     return re.sub(r"^(suspend took )?about .*$", "", text, flags=re.M)
 
 
 def differently(entry):
     changed = Entry(entry.number, entry.command)
-    changed.__dict__.update(entry.__dict__, rules=[], err_rules=[], got_rules=[])
-    for pattern, instead in DIFFERENCES:
-        found = re.search(pattern, entry.command)
+    changed.__dict__.update(entry.__dict__, rules=list(entry.here), err_rules=[], got_rules=[])
+    changed.status = int(run_rules(entry.here, "rc=%d" % entry.status)[3:])
+    by_log = [(instead, re.search(pattern, entry.command)) for log, pattern, instead
+              in KERNEL_DIFFERENCES if any(log in line for line in entry.kernel)]
+    by_command = [(instead, re.search(pattern, entry.command)) for pattern, instead in DIFFERENCES]
+    for instead, found in by_log + by_command:
         if found:
             changed.__dict__.update(instead)
             if "err" in instead:
@@ -367,7 +378,8 @@ def differently(entry):
 
 def main():
     transcript, work, mount = sys.argv[1:]
-    replay = Replay(os.path.abspath(work), os.path.abspath(mount))
+    name = os.path.splitext(os.path.basename(transcript))[0]
+    replay = Replay(name, os.path.abspath(work), os.path.abspath(mount))
     for entry in read_transcript(transcript):
         if isinstance(entry, Entry):
             replay.play(entry)

@@ -8,7 +8,7 @@ golden=$(cd "$(dirname "$0")/../golden" && pwd)
 mkdir bin
 ln -s "$DMFS_BUILD/dmctl" bin/dmsetup
 differs=''
-for transcript in targets flush suspend; do
+for transcript in targets flush suspend multipath; do
   mkdir "$transcript"
   truncate -s $((2048 * 512)) "$transcript"/ram{0,1,2,3,4,5}
   STORE=$W/$transcript.db
