@@ -15,12 +15,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <thread>
 
 #include "core/base/clock.h"
 #include "core/base/executor.h"
+#include "core/base/script_path.h"
 #include "core/control/dispatcher.h"
 #include "core/control/server.h"
 #include "core/control/socket.h"
@@ -136,6 +138,23 @@ FuseMount::Options mount_options(const DaemonOptions& options) {
   return mount;
 }
 
+// Where hardware handlers are looked for: the mount's, the user's, those of the program.
+std::vector<std::string> handler_path(const DaemonOptions& options) {
+  std::vector<std::string> path;
+  if (!options.mount_options.handlers.empty()) path.push_back(options.mount_options.handlers);
+  const char* config = std::getenv("XDG_CONFIG_HOME");
+  const char* home = std::getenv("HOME");
+  if (geteuid() == 0) {
+    path.push_back("/etc/dmfs/handlers");
+  } else if (config && config[0] == '/') {
+    path.push_back(std::string(config) + "/dmfs/handlers");
+  } else if (home && home[0] == '/') {
+    path.push_back(std::string(home) + "/.config/dmfs/handlers");
+  }
+  path.push_back(DMFS_HANDLERS);
+  return path;
+}
+
 LoopFreezer::Options freezer_options(const DaemonOptions& options, DeviceManager& manager,
                                      FuseMount& mount) {
   const MountOptions& o = options.mount_options;
@@ -181,7 +200,10 @@ Result<int> serve(const DaemonOptions& options, Background& background) {
   auto executor = std::make_unique<ThreadExecutor>();
   auto manager = std::make_unique<DeviceManager>(DeviceManager::Options{
       .registry = registry, .store = *store, .executor = *executor, .io = io, .clock = clock,
-      .held_limit = options.mount_options.held_limit.value_or(HeldBudget::kDefaultLimit)});
+      .held_limit = options.mount_options.held_limit.value_or(HeldBudget::kDefaultLimit),
+      .read_script = [scripts = ScriptPath(handler_path(options))](
+                         const std::string& name) { return scripts.read(name); },
+      .log = [](const std::string& text) { spdlog::warn("{}", text); }});
   DM_TRY_STATUS(manager->start());
   for (const DeviceInfo& info : manager->infos()) {
     if (info.not_activated.empty()) continue;

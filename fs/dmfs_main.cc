@@ -85,7 +85,7 @@ int run(int argc, char** argv) {
   app.add_option("--socket", options.socket, "The control socket (DMFS_SOCKET)")->type_name("PATH");
   app.add_option("-o", lists,
                  "ro, allow_other, allow_root, default_permissions, mode=, uid=, gid=, threads=, "
-                 "max_background=, log=, log_level=, fsname=")
+                 "max_background=, handlers=, log=, log_level=, fsname=")
       ->type_name("OPT,...")
       ->expected(1)
       ->take_all();

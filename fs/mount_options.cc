@@ -118,6 +118,11 @@ Status apply(MountOptions& options, const std::string& word) {
     DM_TRY(options.engine, engine_named(value));
   } else if (name == "held_limit") {
     DM_TRY(options.held_limit, bytes(name, value));
+  } else if (name == "handlers") {
+    DM_TRY(options.handlers, text(name, value));
+    if (options.handlers[0] != '/') {
+      return Error{EINVAL, fmt::format("-o handlers: '{}' is no absolute path", value)};
+    }
   } else if (name == "fsname") {
     DM_TRY(options.fsname, text(name, value));
   } else if (name == "log") {

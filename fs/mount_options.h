@@ -28,6 +28,7 @@ struct MountOptions {
   std::optional<unsigned> threads;
   std::optional<unsigned> max_background;
   std::optional<uint64_t> held_limit;  // bytes
+  std::string handlers;  // a directory of hardware handlers, before all others; empty: none
   std::string log;  // empty: <store>.log, or stderr in the foreground
   std::string log_level = "info";
 };
