@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A DeviceManager over real files in a temporary directory and a store in memory, with short
-// ways to say commands. restart() is what a daemon's restart is to the core.
+// ways to say commands. Scripts are found in the directory. restart() is what a daemon's restart is to the core.
 #pragma once
 
 #include <future>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/base/executor.h"
+#include "core/base/script_path.h"
 #include "core/dm/commands.h"
 #include "core/dm/device_manager.h"
 #include "tests/support/fake_clock.h"
@@ -93,8 +94,11 @@ class ManagerRig {
   void begin() {
     io_ = std::make_unique<IoService>(io_options_);
     executor_ = std::make_unique<ThreadExecutor>();
-    manager_ = std::make_unique<DeviceManager>(
-        DeviceManager::Options{builtin_registry(), store_, *executor_, *io_, clock_});
+    DeviceManager::Options options{builtin_registry(), store_, *executor_, *io_, clock_};
+    options.read_script = [scripts = ScriptPath({dir_.path("")})](const std::string& name) {
+      return scripts.read(name);
+    };
+    manager_ = std::make_unique<DeviceManager>(std::move(options));
     commands_ = std::make_unique<Commands>(*manager_, builtin_registry());
     EXPECT_TRUE(manager_->start());
     settle();

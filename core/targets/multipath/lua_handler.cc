@@ -86,7 +86,7 @@ class LuaHandler final : public HwHandler {
   uint64_t expect_answer(Task::Kind kind, HwPath& path, Decide decide);
   void answer(uint64_t task, unsigned flags);
   void overdue(uint64_t task);
-  void script_failed(const std::string& what);
+  void script_failed(const std::string& what, const HwPath* path);
   void later(std::chrono::milliseconds delay, std::function<void()> work);
 
   // The thread of the script
@@ -116,6 +116,7 @@ class LuaHandler final : public HwHandler {
   size_t script_timers_ = 0;                         // of the script's thread
   std::set<ScriptIo*> ios_ DM_GUARDED_BY(mutex_);
   std::string fault_ DM_GUARDED_BY(mutex_);
+  const HwPath* fault_path_ DM_GUARDED_BY(mutex_) = nullptr;  // whose activation clears it; null: any
   std::string status_ DM_GUARDED_BY(mutex_) = "0";
 
   std::unique_ptr<ThreadExecutor> thread_ = std::make_unique<ThreadExecutor>();
@@ -306,7 +307,8 @@ int keep_hooks(lua_State* state) {
 // The argument is a C string: the hook of that name, or nil.
 int find_hook(lua_State* state) {
   auto* name = static_cast<const char*>(lua_touserdata(state, 1));
-  lua_getfield(state, LUA_REGISTRYINDEX, "dmfs.hooks");
+  // A script that was refused has none.
+  if (lua_getfield(state, LUA_REGISTRYINDEX, "dmfs.hooks") != LUA_TTABLE) return luaL_error(state, "no hooks");
   lua_pushstring(state, name);
   lua_rawget(state, -2);
   return 1;
@@ -485,27 +487,33 @@ void LuaHandler::answer(uint64_t task, unsigned flags) {
     pending = std::move(at->second);
     pending_.erase(at);
     if (host_.clock().cancel(pending.deadline)) timers_.erase(pending.deadline);
-    if (pending.kind == Task::Kind::Init && flags == 0) fault_.clear();
+    if (pending.kind == Task::Kind::Init && flags == 0 &&
+        (!fault_path_ || fault_path_ == pending.path)) {
+      fault_.clear();
+    }
   }
   if (pending.kind == Task::Kind::Init) return host_.pg_init_complete(*pending.path, flags);
   pending.decide(flags);
 }
 
 void LuaHandler::overdue(uint64_t task) {
+  const HwPath* path;
   {
     MutexLock lock(mutex_);
     auto at = pending_.find(task);
     if (at == pending_.end()) return;
     timers_.erase(at->second.deadline);
+    path = at->second.path;
   }
-  script_failed(fmt::format("{}.lua: no answer in {} seconds", name_, kScriptPatience.count()));
+  script_failed(fmt::format("{}.lua: no answer in {} seconds", name_, kScriptPatience.count()), path);
   answer(task, kHwFailPath);
 }
 
-void LuaHandler::script_failed(const std::string& what) {
+void LuaHandler::script_failed(const std::string& what, const HwPath* path) {
   {
     MutexLock lock(mutex_);
     fault_ = what;
+    fault_path_ = path;
   }
   host_.log(what.c_str());
 }
@@ -647,11 +655,13 @@ void LuaHandler::io_ended(ScriptIo& io) {
 void LuaHandler::end_task(uint64_t id, const std::string& error) {
   auto at = tasks_.find(id);
   bool timer = at != tasks_.end() && at->second.kind == Task::Kind::Timer;
+  const HwPath* path = at != tasks_.end() ? at->second.path : nullptr;
   if (at != tasks_.end()) {
     lua_.let_go(at->second.coroutine);
     tasks_.erase(at);
   }
-  script_failed(error.starts_with(name_ + ".lua") ? error : fmt::format("{}.lua: {}", name_, error));
+  script_failed(error.starts_with(name_ + ".lua") ? error : fmt::format("{}.lua: {}", name_, error),
+                path);
   if (!timer) answer(id, kHwFailPath);
 }
 
@@ -691,7 +701,7 @@ bool LuaHandler::add_timer(lua_Integer ms, int function) {
       lua_rawgeti(lua_.main(), LUA_REGISTRYINDEX, function);
       lua_.let_go(function);
       int coroutine = lua_.start();
-      if (coroutine == 0) return script_failed(name_ + ".lua: not enough memory");
+      if (coroutine == 0) return script_failed(name_ + ".lua: not enough memory", nullptr);
       tasks_.emplace(id, Task{Task::Kind::Timer, coroutine, nullptr});
       go_on(id, 0);
     });
@@ -709,7 +719,7 @@ void LuaHandler::refresh_status() {
   std::string error;
   std::string line = "0";
   if (lua_.resume(coroutine, 0, error) == LuaSandbox::Step::Failed) {
-    script_failed(error);
+    script_failed(error, nullptr);
   } else if (lua_State* thread = lua_.thread_of(coroutine);
              lua_gettop(thread) > 0 && lua_type(thread, -1) == LUA_TTABLE) {
     size_t count = std::min<size_t>(lua_rawlen(thread, -1), kMaxStatusWords);
