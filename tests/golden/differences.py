@@ -134,6 +134,8 @@ KERNEL_DIFFERENCES = [
 # By the name of the transcript: what the recorder called some devices, and what they are here, first in
 # commands, then in what they print.
 NAMES = {
+    # A copy had got that far when it was asked; here that is waited for.
+    "mirror": ([(r"dmsetup status m(?=;|$)", r"steady dmsetup status m; dmsetup status m")], []),
     "multipath": (
         [(r"(fail|reinstate)_path 7:([12])$", r"\1_path /dev/loop\2"),
          (r"fail_path 1:0$", "fail_path /dev/ram0")],

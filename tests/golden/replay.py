@@ -206,8 +206,6 @@ class Replay:
             (r" seek=1024 conv=fsync\b", " seek=1024 conv=fsync,notrunc"),
             # As long, but a flush is not: none reached a ram disk.
             (r"( delay (\S+/ram1) 0 0 \2 0 )2000\b", r"\g<1>4000 \2 0 0"),
-            # A copy had got that far when it was asked; here that is waited for.
-            (r"dmsetup status m(?=;|$)", r"steady dmsetup status m; dmsetup status m"),
             (r"/dev/mapper/", mount + "/"),
             (r"/dev/mapper\b", mount),
             (r"/tmp/tbl\b", work + "/tbl"),
