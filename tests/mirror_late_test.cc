@@ -103,7 +103,7 @@ TEST_F(MirrorTest, AnotherLegIsFirstWhenTheFirstIsLate) {
   EXPECT_TRUE(holds("a", 'W', 0, 8));
 }
 
-TEST_F(MirrorTest, NothingIsLostWhenTheOnlyGoodLegIsLate) {
+TEST_F(MirrorTest, TheOnlyLegThatHasAllIsWaitedFor) {
   load("core 1 16 2 a 0 b 0 3 handle_errors io_timeout 300");
   expect_status("2 a b 128/128 1 AA 1 core");
   file("b").hold(true);
@@ -112,19 +112,59 @@ TEST_F(MirrorTest, NothingIsLostWhenTheOnlyGoodLegIsLate) {
   ASSERT_TRUE(becomes_done(w));
   // Now a has what b has not.
   file("a").hold(true);
-  auto x = rig_.write(0, 8, 'X'), r = rig_.read(0, 8);
+  auto x = rig_.write(0, 8, 'X'), r = rig_.read(0, 8), y = rig_.write(64, 8, 'Y'),
+       flush = rig_.send(Op::Flush);
   advance(300ms);
-  ASSERT_TRUE(becomes_done(x) && becomes_done(r));
-  EXPECT_EQ(x->error(), EIO);
-  EXPECT_EQ(r->error(), EIO);
-  EXPECT_EQ(status(), "2 a b 127/128 1 DD 1 core 2 late 2");
-  for (const char* name : {"b", "a"}) {
-    file(name).hold(false);
-    file(name).complete_all();
+  advance(10s);
+  for (auto& bio : {x, r, y, flush}) EXPECT_FALSE(bio->done());
+  EXPECT_EQ(status(), "2 a b 127/128 1 AD 1 core 2 late 1");
+  file("a").hold(false);
+  file("a").complete_all();
+  for (auto& bio : {x, r, y, flush}) {
+    ASSERT_TRUE(becomes_done(bio));
+    EXPECT_EQ(bio->error(), 0);
   }
+  file("b").hold(false);
+  file("b").complete_all();
   advance(300ms);
   advance(300ms);
-  expect_status("2 a b 128/128 1 AA 1 core 2 late 2");
+  expect_status("2 a b 128/128 1 AA 1 core 2 late 1");
+  EXPECT_TRUE(legs_equal() && holds("b", 'X', 0, 8) && holds("b", 'Y', 64, 8));
+}
+
+// Both do not answer: the one that is given up first is, the other one is waited for.
+TEST_F(MirrorTest, NotBothAreGivenUp) {
+  fill("b", 'A');
+  load("core 2 16 nosync 2 a 0 b 0 3 handle_errors io_timeout 300");
+  file("a").hold(true);
+  file("b").hold(true);
+  auto w = rig_.write(0, 8, 'W');
+  advance(300ms);
+  EXPECT_FALSE(w->done());
+  EXPECT_EQ(status(), "2 a b 128/128 1 DA 1 core 2 late 1");
+  file("b").hold(false);
+  file("b").complete_all();
+  ASSERT_TRUE(becomes_done(w));
+  EXPECT_EQ(w->error(), 0);
+  EXPECT_EQ(status(), "2 a b 127/128 1 DA 1 core 2 late 1");
+  file("a").hold(false);
+  file("a").complete_all();
+  advance(300ms);
+  expect_status("2 a b 128/128 1 AA 1 core 2 late 1");
+  EXPECT_TRUE(legs_equal() && holds("b", 'W', 0, 8));
+}
+
+// A slow source of a copy is no failed one.
+TEST_F(MirrorTest, ACopyFromASlowLegIsTriedAgain) {
+  file("a").hold(true);
+  load("core 1 16 2 a 0 b 0 3 handle_errors io_timeout 300");
+  ASSERT_TRUE(file("a").wait_held(1));
+  advance(300ms);
+  ASSERT_TRUE(file("a").wait_held(2));
+  EXPECT_EQ(status(), "2 a b 0/128 1 AA 1 core");
+  file("a").hold(false);
+  file("a").complete_all();
+  expect_status("2 a b 128/128 1 AA 1 core");
   EXPECT_TRUE(legs_equal());
 }
 

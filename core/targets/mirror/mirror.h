@@ -139,7 +139,7 @@ class Mirror final : public Target {
   // Ends the bio, or the piece of it, as soon as it will be found again.
   void finish(Write& write, int error);
   void end_write(Write& write, int error);
-  // Notes that a leg has failed.
+  // Notes that a leg has failed; that it is late only if it may be given up.
   void fail_leg(unsigned leg, LegError error) DM_EXCLUDES(mutex_);
   // True: the caller is to call run_log_flush() when it has let go of the lock.
   bool want_log_flush() DM_REQUIRES(mutex_);
@@ -187,6 +187,10 @@ class Mirror final : public Target {
   bool flush_legs();
 
   // ---- mirror_late.cc
+  // The leg has not answered in time.
+  void leg_overdue(unsigned leg);
+  // Whether there is another one to go on with.
+  bool may_give_up(unsigned leg) const DM_REQUIRES(mutex_);
   void arm_probe();
   void probe_late();
   void probed(Legs::Mask failed, Legs::Mask late);

@@ -3,6 +3,21 @@
 
 namespace dmfs {
 
+bool Mirror::may_give_up(unsigned leg) const {
+  // The one that alone has all the data is waited for, as any disk is.
+  if (!in_sync_) return leg != legs_.primary();
+  for (unsigned i = 0; i < legs_.size(); ++i) {
+    if (i != leg && !legs_.failed(i)) return true;
+  }
+  return false;
+}
+
+void Mirror::leg_overdue(unsigned leg) {
+  fail_leg(leg, kLate);
+  // What else it has of ours is not waited for either.
+  if (legs_.late(leg)) (void)client_->cancel(legs_[leg].file);
+}
+
 void Mirror::arm_probe() { probe_alarm_.set(context_.clock().now() + features_.io_timeout); }
 
 // A leg that was late answers again when all that it was given has ended, and it can be read.

@@ -16,8 +16,9 @@ Legs::Mask failed_of(const Bio& bio) { return bio.mark >> kFailedShift; }
 
 struct Mirror::TimedRead final : IoNotify {
   void notified(const IoNotice& notice) override {
-    if (!notice.last) return;
     Mirror& to = *mirror;
+    if (notice.state == RegionState::Timeout) return to.leg_overdue(leg_of(*bio));
+    if (!notice.last) return;
     Bio& read = *bio;
     RegionState state = notice.state;
     ObjectPool<TimedRead>::put(this);
@@ -83,7 +84,7 @@ void Mirror::send_timed_read(Bio& bio) {
   read.request.regions = {&read.region, 1};
   read.request.notify = &read;
   read.request.timeout = features_.io_timeout;
-  read.request.cancel_on_timeout = true;
+  read.request.cancel_on_timeout = false;  // leg_overdue() decides
   read.request.pid = bio.pid;
   client_->submit(read.request);
 }

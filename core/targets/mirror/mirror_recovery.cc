@@ -151,6 +151,8 @@ BioList Mirror::settle_copied(const CopyJob::Outcome& outcome) {
     log_->set_in_sync(region, copied);
     entry.phase = copied ? RegionPhase::Dirty : RegionPhase::NoSync;
     entry.suspect = !outcome.ok();
+    // The only leg that has all is slow: again.
+    if (late && !legs_.any_late()) log_->restart_search();
   }
   if (entry.phase == RegionPhase::Dirty) {
     region_idle(region);

@@ -13,6 +13,7 @@ constexpr uint64_t kMaxPieceRegions = 4096;  // of a discard or write-zeroes at 
 }  // namespace
 
 void Mirror::Write::notified(const IoNotice& notice) {
+  if (notice.state == RegionState::Timeout) return mirror->leg_overdue(leg_of[notice.region]);
   Legs::Mask bit = Legs::Mask{1} << leg_of[notice.region];
   if (notice.state == RegionState::Error) failed |= bit;
   if (notice.state == RegionState::Error && notice.error == EOPNOTSUPP) unsupported |= bit;
@@ -117,7 +118,7 @@ void Mirror::issue(Write& write) {
   request.regions = {write.regions.data(), used};
   request.notify = &write;
   request.timeout = features_.io_timeout;
-  request.cancel_on_timeout = times_out();
+  request.cancel_on_timeout = false;  // leg_overdue() decides
   request.cancellable = times_out();
   request.pid = bio.pid;
   client_->submit(request);
@@ -132,7 +133,6 @@ void Mirror::write_ended(Write& write) {
   }
   for (unsigned i = 0; i < legs_.size(); ++i) {
     if (write.failed >> i & 1) fail_leg(i, kWriteError);
-    if (write.late >> i & 1) fail_leg(i, kLate);
   }
   if (write.only_primary) return finish(write, EIO);
   write_failed(write);
@@ -141,6 +141,7 @@ void Mirror::write_ended(Write& write) {
 void Mirror::fail_leg(unsigned leg, LegError error) {
   {
     MutexLock lock(mutex_);
+    if (error == kLate && !may_give_up(leg)) return;
     if (error != kLate) leg_failure_ = true;
     if (!legs_.add_error(leg, error)) return;
     if (error == kLate) late_count_.fetch_add(1, std::memory_order_relaxed);
