@@ -72,7 +72,7 @@ TEST_F(MirrorStale, RememberedBeforeTheWriteIsAcknowledged) {
   held_ = false;
   ASSERT_TRUE(becomes_done(w) && becomes_done(x));
   EXPECT_EQ(w->error() | x->error(), 0);
-  EXPECT_EQ(saved(), "stale a 0");
+  EXPECT_EQ(saved(), "complete b 0");
   auto y = rig_.write(64, 8, 'Y');
   EXPECT_TRUE(y->done());  // that is known now
   EXPECT_EQ(asked_, 1);
@@ -94,7 +94,7 @@ TEST_F(MirrorStale, NotAcknowledgedWhenItCannotBeRemembered) {
   auto x = rig_.write(0, 8, 'X');
   ASSERT_TRUE(becomes_done(x));
   EXPECT_EQ(x->error(), 0);
-  EXPECT_EQ(saved(), "stale a 0");
+  EXPECT_EQ(saved(), "complete b 0");
 }
 
 TEST_F(MirrorStale, ALegThatIsNotTheFirstIsOnlyRememberedWhereTheLogForgets) {
@@ -110,7 +110,7 @@ TEST_F(MirrorStale, ALegThatIsNotTheFirstIsOnlyRememberedWhereTheLogForgets) {
   replace_table("mirror core 2 16 nosync 2 a 0 b 0 3 handle_errors io_timeout 300");
   auto x = write_without("b", 0, 'X');
   ASSERT_TRUE(becomes_done(x));
-  EXPECT_EQ(saved(), "stale b 0");
+  EXPECT_EQ(saved(), "complete a 0");
   restart();
   expect_status("2 a b 128/128 1 AA 1 core");
   EXPECT_TRUE(holds("b", 'X', 0, 8) && legs_equal());
@@ -123,7 +123,7 @@ TEST_F(MirrorStale, WithADiskLogOnlyWhatDiffersIsCopied) {
   ASSERT_TRUE(eventually([&] { return bits(16) == std::vector<int>(16, 255); }));
   auto w = write_without("a", 32, 'W');
   ASSERT_TRUE(becomes_done(w));
-  EXPECT_EQ(saved(), "stale a 0");
+  EXPECT_EQ(saved(), "complete b 0");
   file("b").forget_seen();
   restart();
   expect_status("2 a b 128/128 1 AA 3 disk log A");
@@ -159,8 +159,7 @@ TEST_F(MirrorStale, ATableThatTakesOverKnowsItToo) {
   // The user forgets which leg has failed.
   replace_table("mirror core 1 16 3 c 0 a 0 b 0 1 handle_errors");
   expect_status("3 c a b 128/128 1 AAA 1 core");
-  // c has never been part of it, and is no better than the first of any new mirror.
-  EXPECT_TRUE(legs_equal("a", "c"));
+  EXPECT_TRUE(holds("c", 'W', 0, 8) && legs_equal() && legs_equal("a", "c"));
   replace_table("error");
 
   fill("a", 'A');
@@ -176,6 +175,48 @@ TEST_F(MirrorStale, ATableThatTakesOverKnowsItToo) {
   EXPECT_TRUE(holds("a", 'X', 0, 8) && legs_equal());
 }
 
+// The second leg has missed something, and the new table begins with it.
+TEST_F(MirrorStale, ATableThatTakesOverKnowsWhatWasNotSaved) {
+  load(kLate);
+  expect_status("2 a b 128/128 1 AA 1 core");
+  auto w = write_without("b", 0, 'W');
+  ASSERT_TRUE(becomes_done(w));
+  EXPECT_EQ(asked_, 0);
+  give_up_late();
+  replace_table("mirror core 1 16 3 b 0 c 0 a 0 1 handle_errors");
+  expect_status("3 b c a 128/128 1 AAA 1 core");
+  EXPECT_TRUE(holds("b", 'W', 0, 8) && legs_equal() && legs_equal("a", "c"));
+}
+
+// Of three legs one is behind; when the first fails the third takes its place, not that one.
+TEST_F(MirrorStale, OnlyALegThatHasAllBecomesTheFirst) {
+  load("core 1 16 3 a 0 b 0 c 0 3 handle_errors io_timeout 300");
+  expect_status("3 a b c 128/128 1 AAA 1 core");
+  auto w = write_without("b", 0, 'W');
+  ASSERT_TRUE(becomes_done(w));
+  // What is there now went only to a, which is the first: c is behind too.
+  auto x = rig_.write(0, 8, 'X');
+  ASSERT_TRUE(becomes_done(x));
+  give_up_late();
+  advance(300ms);
+  expect_status("3 a b c 128/128 1 AAA 1 core 2 late 1");
+  EXPECT_TRUE(legs_equal() && legs_equal("a", "c"));
+
+  auto y = write_without("b", 32, 'Y');
+  ASSERT_TRUE(becomes_done(y));
+  file("a").hold(true);
+  auto z = rig_.write(64, 8, 'Z');  // to a, which does not answer, and c
+  advance(300ms);
+  ASSERT_TRUE(becomes_done(z));
+  EXPECT_EQ(z->error(), 0);
+  EXPECT_EQ(saved(), "complete c 0");
+  EXPECT_TRUE(rig_.read(32, 8)->holds('Y', 32) && rig_.read(64, 8)->holds('Z', 64));
+  restart();
+  expect_status("3 a b c 128/128 1 AAA 1 core");
+  EXPECT_TRUE(legs_equal() && legs_equal("a", "c"));
+  EXPECT_TRUE(holds("a", 'Y', 32, 8) && holds("a", 'Z', 64, 8));
+}
+
 TEST_F(MirrorStale, WhatNoRestartWouldFindIsNotAcknowledged) {
   load("core 1 16 2 a 0 b 0 2 handle_errors keep_log");
   expect_status("2 a b 128/128 1 AA 1 core");
@@ -183,7 +224,7 @@ TEST_F(MirrorStale, WhatNoRestartWouldFindIsNotAcknowledged) {
   auto w = rig_.write(0, 8, 'W');
   ASSERT_TRUE(becomes_done(w));
   EXPECT_EQ(w->error(), 0);
-  EXPECT_EQ(saved(), "stale a 0");
+  EXPECT_EQ(saved(), "complete b 0");
   // Now the other one misses something, which a has.
   file("b").fail_nth(1, EIO);
   auto x = rig_.write(64, 8, 'X');

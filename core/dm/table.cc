@@ -327,6 +327,9 @@ TableSpec Table::status() const {
 
 void Table::take_over(const Table& before) {
   std::vector<TargetSpec> saved = before.spec().targets;
+  for (size_t i = 0; i < saved.size(); ++i) {
+    if (auto state = before.entries_[i].target->hand_over()) saved[i].state = *std::move(state);
+  }
   std::erase_if(saved, [](const TargetSpec& target) { return target.state.empty(); });
   if (saved.empty() || !reason_.empty()) return;
   for (size_t i = 0; i < entries_.size(); ++i) {

@@ -171,7 +171,10 @@ class Target {
   virtual Status preresume() { return {}; }
   virtual void resume() {}
 
-  // The table is about to replace another one of the device, of which these have saved a state (see
+  // The table is about to be replaced: what its successor should know, if that is more than what was
+  // saved. After postsuspend().
+  virtual std::optional<std::string> hand_over() const { return std::nullopt; }
+  // The table is about to replace another one of the device, of which these hand over a state (see
   // TargetSpec::state). Before preresume(). The answer becomes the state of this target.
   virtual std::optional<std::string> take_over(std::span<const TargetSpec> before) {
     (void)before;

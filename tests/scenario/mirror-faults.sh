@@ -37,7 +37,7 @@ dd if=tmpfs/head of=tmpfs/a conv=notrunc status=none
 
 start_dmfs
 dmctl create la --table "0 $SECTORS linear $W/tmpfs/a 0"
-mirror() { echo "0 $SECTORS mirror disk 2 $W/log 1024 3 $1 0 $W/ext4/b 0 $W/other/hung 0 3 handle_errors io_timeout 500"; }
+mirror() { echo "0 $SECTORS mirror disk 2 $W/log 1024 3 $1 0 $W/ext4/b 0 $W/other/hung 0 3 handle_errors io_timeout 2000"; }
 dmctl create m --table "$(mirror la)"
 dmctl wait --synced --timeout 60 m
 cmp tmpfs/a ext4/b
@@ -58,6 +58,8 @@ wait_until 30 bash -c '"$DMFS_BUILD/dmctl" status m | grep -q " AAD .* late"'
 kill -0 $fio
 other message hung 0 release
 wait_until 30 bash -c '"$DMFS_BUILD/dmctl" status m | grep -q " AAA "'
+# Until then the first leg alone may have all.
+dmctl wait --synced --timeout 100 m
 
 say "the first leg fails, and is replaced"
 dmctl load la --table "0 $SECTORS error"
@@ -65,7 +67,7 @@ dmctl suspend --noflush la
 dmctl resume la
 wait_until 30 bash -c '"$DMFS_BUILD/dmctl" status m | grep -q " DAA "'
 # What the log knows is about the other legs, so the new one is copied from one of them, in full.
-dmctl load m --table "0 $SECTORS mirror disk 3 $W/log 1024 sync 3 $W/ext4/b 0 $W/ext4/spare 0 $W/other/hung 0 3 handle_errors io_timeout 500"
+dmctl load m --table "0 $SECTORS mirror disk 3 $W/log 1024 sync 3 $W/ext4/b 0 $W/ext4/spare 0 $W/other/hung 0 3 handle_errors io_timeout 2000"
 dmctl suspend --noflush m
 dmctl resume m
 dmctl wait --synced --timeout 100 m
@@ -82,7 +84,7 @@ say "a leg that hangs is replaced while it does"
 truncate -s $SIZE near
 other message hung 0 hold 0 $SECTORS
 dd if=/dev/urandom of="$MNT/m" bs=64k count=40 conv=notrunc status=none
-dmctl load m --table "0 $SECTORS mirror disk 3 $W/log 1024 sync 3 $W/ext4/b 0 $W/ext4/spare 0 $W/near 0 3 handle_errors io_timeout 500"
+dmctl load m --table "0 $SECTORS mirror disk 3 $W/log 1024 sync 3 $W/ext4/b 0 $W/ext4/spare 0 $W/near 0 3 handle_errors io_timeout 2000"
 timeout 20 "$DMFS_BUILD/dmctl" suspend --noflush m
 timeout 20 "$DMFS_BUILD/dmctl" resume m
 dmctl wait --synced --timeout 60 m

@@ -42,6 +42,7 @@ Mirror::Mirror(TargetContext& context, Parts parts)
       clean_alarm_(context.clock(), [this] { clean_due(); }),
       probe_alarm_(context.clock(), [this] { probe_late(); }) {
   for (auto [file, start] : parts.legs) legs_.add(*file, start);
+  complete_ = in_sync_ ? all_legs() : 1;
 }
 
 Mirror::~Mirror() {

@@ -65,6 +65,7 @@ class Mirror final : public Target {
   void presuspend_undo() override;
   void postsuspend() override;
   void resume() override;
+  std::optional<std::string> hand_over() const override;
   std::optional<std::string> take_over(std::span<const TargetSpec> before) override;
   bool lingers() const override { return client_->late() > 0; }
   Extent extent_at(Sectors offset, Sectors length) const override;
@@ -179,8 +180,13 @@ class Mirror final : public Target {
   Legs::Mask stale_in(const std::string& text) const;
   // Before the first I/O.
   void begin_with_stale(Legs::Mask stale) DM_EXCLUDES(mutex_);
-  bool is_remembered(Legs::Mask having) const DM_REQUIRES(mutex_);
-  // True: the write waits for that. `error`: it cannot be.
+  // Some legs have missed what is about to be acknowledged. False: then none would have all.
+  bool narrow_complete(Legs::Mask having) DM_REQUIRES(mutex_);
+  // A leg that has all: the primary one if it has.
+  unsigned whole_leg() const DM_REQUIRES(mutex_);
+  // Whether a restart would begin from a leg that has all.
+  bool is_remembered() const DM_REQUIRES(mutex_);
+  // True: the write waits for that. `error`: it cannot be acknowledged.
   bool wait_until_remembered(Write& write, int& error);
   void want_save() DM_REQUIRES(mutex_);
   void save_stale();  // on the worker
@@ -222,7 +228,10 @@ class Mirror final : public Target {
   std::deque<Write*> awaiting_log_ DM_GUARDED_BY(mutex_);
   std::deque<Write*> held_ DM_GUARDED_BY(mutex_);
 
-  // Legs that have missed what was acknowledged; and of these the ones that are certainly saved.
+  // The legs that have all that was acknowledged; there is always one.
+  Legs::Mask complete_ DM_GUARDED_BY(mutex_) = 0;
+  Legs::Mask pretended_ DM_GUARDED_BY(mutex_) = 0;  // legs that only count as copied to
+  // Legs that a restart must not begin from; and of these the ones that are certainly saved.
   Legs::Mask stale_ DM_GUARDED_BY(mutex_) = 0;
   Legs::Mask saved_stale_ DM_GUARDED_BY(mutex_) = 0;
   bool saving_ DM_GUARDED_BY(mutex_) = false;  // save_stale() runs or will

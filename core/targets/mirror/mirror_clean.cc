@@ -57,6 +57,8 @@ void Mirror::legs_flushed(Legs::Mask failed, Legs::Mask late) {
     MutexLock lock(mutex_);
     if (failed | late) {
       in_sync_ = false;
+      // What they had taken may be lost. If that is so everywhere they are all as good.
+      (void)narrow_complete(all_legs() & ~(failed | late));
       regions_.set_all_dirty_no_sync();
     } else {
       regions_.finish_cleaning(cleaned_);

@@ -5,11 +5,10 @@ namespace dmfs {
 
 bool Mirror::may_give_up(unsigned leg) const {
   // The one that alone has all the data is waited for, as any disk is.
-  if (!in_sync_) return leg != legs_.primary();
   for (unsigned i = 0; i < legs_.size(); ++i) {
-    if (i != leg && !legs_.failed(i)) return true;
+    if (i != leg && (complete_ >> i & 1) && !legs_.failed(i)) return true;
   }
-  return false;
+  return !(complete_ >> leg & 1);
 }
 
 void Mirror::leg_overdue(unsigned leg) {

@@ -61,6 +61,8 @@ bool Mirror::next_repair() {
 void Mirror::check_in_sync() {
   if (in_sync_ || log_->sync_count() != region_count()) return;
   in_sync_ = true;
+  complete_ = all_legs() & ~pretended_;
+  legs_.set_primary(whole_leg());
   leg_failure_ = false;
   legs_.forget_errors();
   if (stale_) want_save();
@@ -71,7 +73,7 @@ void Mirror::fill_job(Sectors offset, Sectors count) {
   auto place = [&](unsigned i) {
     return CopyJob::Place{&legs_[i].file, legs_[i].start + offset};
   };
-  unsigned source = copy_is_repair_ ? legs_.choose().value_or(legs_.primary()) : legs_.primary();
+  unsigned source = copy_is_repair_ ? legs_.choose().value_or(legs_.primary()) : whole_leg();
   copy_source_ = source;
   unsigned used = 0;
   for (unsigned i = 0; i < legs_.size(); ++i) {
@@ -149,6 +151,14 @@ BioList Mirror::settle_copied(const CopyJob::Outcome& outcome) {
   } else {
     bool copied = outcome.ok() || (!features_.handle_errors && !outcome.cancelled && !late);
     log_->set_in_sync(region, copied);
+    if (copied && !outcome.ok()) {
+      unsigned bit = 0;
+      for (unsigned i = 0; i < legs_.size(); ++i) {
+        if (i == copy_source_) continue;
+        if (outcome.read_error || (outcome.write_errors >> bit & 1)) pretended_ |= Legs::Mask{1} << i;
+        ++bit;
+      }
+    }
     entry.phase = copied ? RegionPhase::Dirty : RegionPhase::NoSync;
     entry.suspect = !outcome.ok();
     // The only leg that has all is slow: again.

@@ -4,8 +4,9 @@
 // made durable before the first write that it has missed is acknowledged. The kernel forgets this,
 // and copies from the first leg whatever it has missed.
 //
-// The state that is saved: stale [<leg> <start>]+
+// The state that is saved while there are such legs names the others: complete [<leg> <start>]+
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,7 +16,7 @@
 namespace dmfs {
 namespace {
 
-constexpr std::string_view kStale = "stale";
+constexpr std::string_view kComplete = "complete";
 
 }  // namespace
 
@@ -23,43 +24,51 @@ Legs::Mask Mirror::all_legs() const { return (Legs::Mask{1} << legs_.size()) - 1
 
 std::string Mirror::stale_text(Legs::Mask stale) const {
   if (!stale) return {};
-  std::string text(kStale);
+  std::string text(kComplete);
   for (unsigned i = 0; i < legs_.size(); ++i) {
-    if (stale >> i & 1) text += fmt::format(" {} {}", quote_arg(legs_[i].file.name()), legs_[i].start.n);
+    if (stale >> i & 1) continue;
+    text += fmt::format(" {} {}", quote_arg(legs_[i].file.name()), legs_[i].start.n);
   }
   return text;
 }
 
 Legs::Mask Mirror::stale_in(const std::string& text) const {
   auto words = split_args(text);
-  if (!words || words->empty() || words->front() != kStale) return 0;
-  Legs::Mask stale = 0;
+  if (!words || words->empty() || words->front() != kComplete) return 0;
+  Legs::Mask complete = 0;
   for (size_t at = 1; at + 1 < words->size(); at += 2) {
     for (unsigned i = 0; i < legs_.size(); ++i) {
-      if (legs_[i].file.name() == (*words)[at] && fmt::format("{}", legs_[i].start.n) == (*words)[at + 1]) {
-        stale |= Legs::Mask{1} << i;
-      }
+      const Legs::Leg& leg = legs_[i];
+      if (leg.file.name() != (*words)[at] || std::to_string(leg.start.n) != (*words)[at + 1]) continue;
+      complete |= Legs::Mask{1} << i;
     }
   }
-  return stale;
+  return all_legs() & ~complete;
 }
 
 void Mirror::begin_with_stale(Legs::Mask stale) {
-  // If every leg has missed something the first one is as good as any.
+  // If none is known to have all the first one is as good as any.
   if (!stale || stale == all_legs()) return;
   MutexLock lock(mutex_);
   stale_ = saved_stale_ = stale;
   unsigned first = 0;
   while (stale >> first & 1) ++first;
   legs_.set_primary(first);
+  complete_ = Legs::Mask{1} << first;
   in_sync_ = false;
   if (log_->persistent()) return;
   for (RegionIndex region = 0; region < region_count(); ++region) log_->set_in_sync(region, false);
 }
 
+std::optional<std::string> Mirror::hand_over() const {
+  MutexLock lock(mutex_);
+  return stale_text(all_legs() & ~complete_);
+}
+
 std::optional<std::string> Mirror::take_over(std::span<const TargetSpec> before) {
   Legs::Mask stale = 0;
   for (const TargetSpec& target : before) {
+    // A leg that the table before did not have is none to begin from either.
     if (target.type == "mirror") stale |= stale_in(target.state);
   }
   if (!stale || stale == all_legs()) return std::nullopt;
@@ -67,27 +76,41 @@ std::optional<std::string> Mirror::take_over(std::span<const TargetSpec> before)
   return stale_text(stale);
 }
 
-// Whether a restart would find what these legs have.
-bool Mirror::is_remembered(Legs::Mask having) const {
+bool Mirror::narrow_complete(Legs::Mask having) {
+  if (!(complete_ & having)) return false;
+  complete_ &= having;
+  // The primary one may have failed just now, and another one been chosen that has not got this.
+  // Without handle_errors the kernel stays with the first, and what that has not cannot be read.
+  if (features_.handle_errors || times_out()) legs_.set_primary(whole_leg());
+  return true;
+}
+
+unsigned Mirror::whole_leg() const {
+  unsigned leg = legs_.primary();
+  for (unsigned i = 0; i < legs_.size() && !(complete_ >> leg & 1); ++i) {
+    if (complete_ >> i & 1) leg = i;
+  }
+  return leg;
+}
+
+bool Mirror::is_remembered() const {
   Legs::Mask all = all_legs();
-  if (having == all) return true;
+  if (complete_ == all) return true;
   if (saved_stale_ == all || (log_->assumes_sync() && !saved_stale_)) return false;
   Legs::Mask fresh = all & ~saved_stale_;
-  return having & (fresh & -fresh);  // the first of them
+  return complete_ & (fresh & -fresh);  // the first of them
 }
 
 bool Mirror::wait_until_remembered(Write& write, int& error) {
-  write.having = write.sent & ~(write.failed | write.late);
-  if (write.having == all_legs()) return false;
+  Legs::Mask having = write.sent & ~(write.failed | write.late);
+  if (having == all_legs()) return false;
   MutexLock lock(mutex_);
-  if (is_remembered(write.having)) return false;
-  Legs::Mask stale = stale_ | (all_legs() & ~write.having);
-  if (stale == all_legs()) {
-    // Each leg has missed something, so a restart would begin from one that has missed this.
+  if (!narrow_complete(having)) {
     error = EIO;
     return false;
   }
-  stale_ = stale;
+  if (is_remembered()) return false;
+  stale_ = all_legs() & ~complete_;
   awaiting_save_.push_back(&write);
   want_save();
   return true;
@@ -103,7 +126,7 @@ void Mirror::save_stale() {
     {
       MutexLock lock(mutex_);
       bool none_waits = awaiting_save_.empty();
-      if (in_sync_ && none_waits && may_forget) stale_ = 0;
+      if (in_sync_ && complete_ == all_legs() && none_waits && may_forget) stale_ = 0;
       if (none_waits && (asleep_ || stale_ == saved_stale_)) {
         saving_ = false;
         changed_.notify_all();
@@ -134,11 +157,11 @@ void Mirror::save_stale() {
         stale_ = saved_stale_;
         may_forget = false;
       }
-      auto rest = std::stable_partition(awaiting_save_.begin(), awaiting_save_.end(), [&](Write* w) {
-        return !saved || is_remembered(w->having);
-      });
-      done.assign(awaiting_save_.begin(), rest);
-      awaiting_save_.erase(awaiting_save_.begin(), rest);
+      // What makes one of them sure makes all of them sure.
+      if (!saved || is_remembered()) {
+        done.assign(awaiting_save_.begin(), awaiting_save_.end());
+        awaiting_save_.clear();
+      }
     }
     for (Write* write : done) end_write(*write, saved ? 0 : EIO);
   }

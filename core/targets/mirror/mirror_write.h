@@ -18,7 +18,6 @@ struct Mirror::Write final : IoNotify {
   RegionIndex first = 0, last = 0;
   uint64_t mark = 0;         // the log write it waits for
   Legs::Mask sent = 0;       // to these legs
-  Legs::Mask having = 0;     // these have it
   Legs::Mask failed = 0;     // with an error
   Legs::Mask late = 0;       // has not answered in time, or was left out because it had not before
   Legs::Mask unsupported = 0;

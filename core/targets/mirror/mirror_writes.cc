@@ -93,7 +93,11 @@ void Mirror::issue(Write& write) {
   Bio& bio = *write.bio;
   bio.held_since = 0;
   Sectors offset = write.has_regions ? context_.offset(bio) : Sectors{};
-  unsigned used = 0, primary = legs_.primary();
+  unsigned used = 0, primary;
+  {
+    MutexLock lock(mutex_);
+    primary = whole_leg();
+  }
   for (unsigned i = 0; i < legs_.size(); ++i) {
     if (write.only_primary && i != primary) continue;
     if (legs_.late(i)) {
@@ -134,7 +138,19 @@ void Mirror::write_ended(Write& write) {
   for (unsigned i = 0; i < legs_.size(); ++i) {
     if (write.failed >> i & 1) fail_leg(i, kWriteError);
   }
-  if (write.only_primary) return finish(write, EIO);
+  if (write.only_primary) {
+    // Another leg that has all may have taken its place.
+    bool another;
+    {
+      MutexLock lock(mutex_);
+      another = !legs_.failed(whole_leg()) && !(write.sent >> whole_leg() & 1);
+    }
+    if (another) {
+      write.sent = write.failed = write.late = write.unsupported = 0;
+      return issue(write);
+    }
+    return finish(write, EIO);
+  }
   write_failed(write);
 }
 
@@ -146,9 +162,8 @@ void Mirror::fail_leg(unsigned leg, LegError error) {
     if (!legs_.add_error(leg, error)) return;
     if (error == kLate) late_count_.fetch_add(1, std::memory_order_relaxed);
     if (error != kLate && !features_.handle_errors) return;
-    // While some regions are out of sync no other leg has all that the primary one has.
-    if (leg == legs_.primary() && in_sync_) {
-      if (auto other = legs_.first_valid()) legs_.set_primary(*other);
+    for (unsigned i = 0; i < legs_.size() && legs_.primary() == leg; ++i) {
+      if ((complete_ >> i & 1) && !legs_.failed(i)) legs_.set_primary(i);
     }
     context_.raise_event();
   }
