@@ -12,7 +12,6 @@ A sector with tag T and number N is the 16 bytes "T%014x\\n" 32 times over. Read
 O_DIRECT where the file system has that.
 """
 
-import ctypes
 import errno
 import mmap
 import os
@@ -160,6 +159,7 @@ def sync(fd):
 def punch(fd, name, mode, sector, count):
     error = errno.EOPNOTSUPP
     if mode:
+        import ctypes  # takes long; most I/O is reads and writes
         libc = ctypes.CDLL(None, use_errno=True)
         done = libc.fallocate(fd, mode, ctypes.c_long(sector * SECTOR),
                               ctypes.c_long(count * SECTOR))

@@ -135,7 +135,8 @@ KERNEL_DIFFERENCES = [
 # commands, then in what they print.
 NAMES = {
     # A copy had got that far when it was asked; here that is waited for.
-    "mirror": ([(r"dmsetup status m(?=;|$)", r"steady dmsetup status m; dmsetup status m")], []),
+    "mirror": ([(r"dmsetup status m(?=;|$)", r"steady dmsetup status m; dmsetup status m")],
+               [(r"253:0( 0)? 253:1\b", r"l0\1 l1")]),
     "multipath": (
         [(r"(fail|reinstate)_path 7:([12])$", r"\1_path /dev/loop\2"),
          (r"fail_path 1:0$", "fail_path /dev/ram0")],
