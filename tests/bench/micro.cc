@@ -4,12 +4,21 @@
 // after a warm-up of the same kind.
 #include <benchmark/benchmark.h>
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstring>
+#include <map>
+#include <memory>
 #include <random>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "core/base/mutex.h"
 #include "core/dm/in_flight.h"
 #include "tests/bench/micro_rig.h"
 
@@ -103,13 +112,29 @@ void split_in_two(benchmark::State& state) {
 }
 
 void striped_in_chunk(benchmark::State& state) {
-  static Device device([] {
-    TableSpec spec;
-    spec.targets.push_back({{0}, kDeviceSize, "striped", "4 128 null0 0 null1 0 null2 0 null3 0"});
-    return spec;
-  }());
+  static Device device(one_target(kDeviceSize, "striped", "4 128 null0 0 null1 0 null2 0 null3 0"));
   static const auto places = positions(kDeviceSize);
   drive(state, device.device(), places);
+}
+
+// One group of state.range(0) paths.
+void multipath(benchmark::State& state, const char* selector, const char* path_args) {
+  static Mutex mutex;
+  static std::map<std::string, std::unique_ptr<Device>> devices;
+  static const auto places = positions(kDeviceSize);
+  Device* device;
+  {
+    std::string words = fmt::format("0 0 1 1 {} 0 {} {}", selector, state.range(0),
+                                    1 + std::count(path_args, path_args + strlen(path_args), ' '));
+    for (int i = 0; i < state.range(0); ++i) {
+      words += fmt::format(" null{} {}", i, fmt::format(fmt::runtime(path_args), 1 << i));
+    }
+    MutexLock lock(mutex);
+    auto& made = devices[words];
+    if (!made) made = std::make_unique<Device>(one_target(kDeviceSize, "multipath", words));
+    device = made.get();
+  }
+  drive(state, device->device(), places);
 }
 
 // Bios that end on another thread than they began, 32 at a time, as those of a thread pool do.
@@ -191,6 +216,20 @@ BENCHMARK(striped_in_chunk)->Name("mapped/striped:4")->ThreadRange(1, 4)->UseRea
 BENCHMARK(completed_elsewhere)->Name("mapped/completed_elsewhere")->UseRealTime();
 BENCHMARK(gate)->Name("gate")->ThreadRange(1, 4)->UseRealTime();
 BENCHMARK(lookup)->Name("lookup")->Arg(1)->Arg(1000)->Arg(100000);
+
+[[maybe_unused]] const int kRegistered = [] {
+  constexpr std::pair<const char*, const char*> kSelectors[] = {{"round-robin", "1"},
+                                                                {"queue-length", "1"},
+                                                                {"service-time", "1 1"},
+                                                                {"historical-service-time", "1"},
+                                                                {"io-affinity", "{:x}"}};
+  for (auto [selector, path_args] : kSelectors) {
+    benchmark::RegisterBenchmark(fmt::format("mapped/multipath/{}", selector).c_str(), multipath,
+                                 selector, path_args)
+        ->Arg(1)->Arg(2)->Arg(4)->ThreadRange(1, 2)->UseRealTime();
+  }
+  return 0;
+}();
 
 }  // namespace
 }  // namespace dmfs::bench

@@ -48,7 +48,7 @@ namespace dmfs::bench {
 namespace {
 
 [[noreturn]] void give_up(const Error& error) {
-  fprintf(stderr, "micro: %s\n", error.message.c_str());
+  fprintf(stderr, "%s\n", error.message.c_str());
   std::exit(1);
 }
 
@@ -113,7 +113,17 @@ Result<std::unique_ptr<BackingFile>> Opener::open(const std::string& word, bool)
 
 Device::Device(const TableSpec& spec, MappedDevice* below) {
   Opener opener(below);
-  auto table = Table::build(spec, {registry(), opener, clock_});
+  activate(spec, opener, {});
+}
+
+Device::Device(const TableSpec& spec, DeviceOpener& opener, const std::string& script) {
+  activate(spec, opener, script);
+}
+
+void Device::activate(const TableSpec& spec, DeviceOpener& opener, const std::string& script) {
+  Table::Options options{registry(), opener, clock_};
+  options.read_script = [&](const std::string&) { return script; };
+  auto table = Table::build(spec, options);
   if (!table) give_up(table.error());
   CancelToken never;
   std::shared_ptr<Table> replaced;
@@ -132,6 +142,12 @@ Device::~Device() {
     tables = device_.retire();
   }
   table_.reset();
+}
+
+TableSpec one_target(Sectors length, const std::string& type, const std::string& words) {
+  TableSpec spec;
+  spec.targets.push_back({{0}, length, type, words});
+  return spec;
 }
 
 TableSpec linear_table(size_t targets, Sectors length, const std::string& word) {

@@ -56,11 +56,15 @@ class Opener final : public DeviceOpener {
 class Device {
  public:
   explicit Device(const TableSpec& spec, MappedDevice* below = nullptr);
+  // With what the caller's opener gives, and a script for every name.
+  Device(const TableSpec& spec, DeviceOpener& opener, const std::string& script = {});
   ~Device();
   MappedDevice& device() { return device_; }
   const Table& table() const { return *table_; }
 
  private:
+  void activate(const TableSpec& spec, DeviceOpener& opener, const std::string& script);
+
   SystemClock clock_;
   MappedDevice device_{0};
   std::shared_ptr<const Table> table_;  // shared with the device
@@ -68,6 +72,9 @@ class Device {
 
 // `targets` linear targets of `length` sectors each, end to end, all on the file `word`.
 TableSpec linear_table(size_t targets, Sectors length, const std::string& word = "null");
+
+// A table of one target.
+TableSpec one_target(Sectors length, const std::string& type, const std::string& words);
 
 // Calls to operator new on this thread so far.
 uint64_t allocations();

@@ -49,6 +49,7 @@ class HistoricalServiceTime final : public PathSelector {
   }
 
   int select(uint64_t) override {
+    if (int only = order_.only(); only != kNone) return only;
     uint64_t now = nanoseconds(clock_.now());
     MutexLock lock(mutex_);
     if (order_.empty()) return kNone;
@@ -121,7 +122,7 @@ class HistoricalServiceTime final : public PathSelector {
   const uint32_t threshold_;
   std::array<uint64_t, kBuckets> weights_;  // constant after construction
   mutable Mutex mutex_;                     // leaf
-  PathOrder order_ DM_GUARDED_BY(mutex_);
+  PathOrder order_;                         // changed under mutex_
   std::vector<History> paths_ DM_GUARDED_BY(mutex_);
 };
 

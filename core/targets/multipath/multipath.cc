@@ -68,8 +68,8 @@ MapResult Multipath::map_slowly(Bio& bio) {
 
 void Multipath::aim(Bio& bio, Path& path) {
   bio.mark = (bio.mark & ~kPathMask) | path.number_in_table;
-  Group& group = path.home;
-  if (group.type->counts) {
+  if (path.counts) {
+    Group& group = path.home;
     group.selector->start_io(path.index, bio.bytes());
     if (group.type->timed) bio.note = context_.clock().now().time_since_epoch().count();
   }
@@ -88,8 +88,8 @@ EndIo Multipath::end_io(Bio& bio, int& error) {
   uint32_t number = bio.mark & kPathMask;
   if (number == 0) return EndIo::Done;  // completed here
   Path& path = *paths_[number - 1];
-  Group& group = path.home;
-  if (group.type->counts) {
+  if (path.counts) {
+    Group& group = path.home;
     Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
     group.selector->end_io(path.index, bio.bytes(), started);
   }

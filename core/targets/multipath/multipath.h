@@ -53,10 +53,17 @@ class Multipath final : public Target, private HwHost {
   Sectors allocated(Sectors length) const override;
 
  private:
-  struct Group;
+  struct Path;
+  struct Group {
+    unsigned number = 0;  // from 1
+    const PathSelectorType* type = nullptr;
+    std::unique_ptr<PathSelector> selector;
+    std::vector<Path*> paths;
+    bool bypassed = false;  // guarded by mutex_
+  };
   struct Path final : HwPath {
     Path(unsigned n, Group& g, unsigned i, BackingFile& d)
-        : number_in_table(n), home(g), index(i), file(d) {}
+        : number_in_table(n), home(g), counts(g.type->counts), index(i), file(d) {}
     unsigned number() const override { return number_in_table; }
     unsigned group() const override { return home.number; }
     std::string name() const override { return file.name(); }
@@ -65,17 +72,11 @@ class Multipath final : public Target, private HwHost {
 
     const unsigned number_in_table;  // from 1
     Group& home;
+    const bool counts;     // its selector wants start_io and end_io
     const unsigned index;  // in the group
     BackingFile& file;
     std::atomic<bool> works{true};  // changed under mutex_
     uint32_t fail_count = 0;        // guarded by mutex_
-  };
-  struct Group {
-    unsigned number = 0;  // from 1
-    const PathSelectorType* type = nullptr;
-    std::unique_ptr<PathSelector> selector;
-    std::vector<Path*> paths;
-    bool bypassed = false;  // guarded by mutex_
   };
   // A bio's mark: the number of its path, 0 when it has none, and above it how often it was sent
   // again without a path having failed.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -15,14 +16,27 @@
 
 namespace dmfs {
 
-// Not thread-safe.
+// Not thread-safe, save only().
 class PathOrder {
  public:
+  static constexpr int kNone = -1;
+
   const std::vector<unsigned>& paths() const { return paths_; }
   bool empty() const { return paths_.empty(); }
-  void append(unsigned path) { paths_.push_back(path); }
-  void prepend(unsigned path) { paths_.insert(paths_.begin(), path); }
-  void remove(unsigned path) { std::erase(paths_, path); }
+  // The path, when there is but one: nothing to choose, so no lock is needed. Else kNone. Any thread.
+  int only() const { return only_.load(std::memory_order_relaxed); }
+  void append(unsigned path) {
+    paths_.push_back(path);
+    note_only();
+  }
+  void prepend(unsigned path) {
+    paths_.insert(paths_.begin(), path);
+    note_only();
+  }
+  void remove(unsigned path) {
+    std::erase(paths_, path);
+    note_only();
+  }
   // The path is the last to be tried the next time.
   void use(unsigned path) {
     auto at = std::find(paths_.begin(), paths_.end(), path);
@@ -30,7 +44,13 @@ class PathOrder {
   }
 
  private:
+  void note_only() {
+    only_.store(paths_.size() == 1 ? static_cast<int>(paths_[0]) : kNone,
+                std::memory_order_relaxed);
+  }
+
   std::vector<unsigned> paths_;
+  std::atomic<int> only_{kNone};
 };
 
 inline Error selector_error(std::string_view selector, std::string_view what,

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // queue-length: the path with the fewest requests under way.
+#include <atomic>
+#include <deque>
+
 #include "core/base/mutex.h"
 #include "core/targets/multipath/path_order.h"
 #include "core/targets/multipath/path_selector.h"
@@ -17,16 +20,17 @@ class QueueLength final : public PathSelector {
     MutexLock lock(mutex_);
     order_.append(static_cast<unsigned>(repeats_.size()));
     repeats_.push_back(repeat);
-    lengths_.push_back(0);
+    lengths_.emplace_back(0);
     return {};
   }
 
   int select(uint64_t) override {
+    if (int only = order_.only(); only != kNone) return only;
     MutexLock lock(mutex_);
     if (order_.empty()) return kNone;
     unsigned best = order_.paths().front();
     for (unsigned path : order_.paths()) {
-      if (lengths_[path] < lengths_[best]) best = path;
+      if (length(path) < length(best)) best = path;
     }
     order_.use(best);
     return static_cast<int>(best);
@@ -40,25 +44,22 @@ class QueueLength final : public PathSelector {
     order_.append(path);
   }
   void start_io(unsigned path, uint64_t) override {
-    MutexLock lock(mutex_);
-    ++lengths_[path];
+    lengths_[path].fetch_add(1, std::memory_order_relaxed);
   }
   void end_io(unsigned path, uint64_t, Clock::Time) override {
-    MutexLock lock(mutex_);
-    --lengths_[path];
+    lengths_[path].fetch_sub(1, std::memory_order_relaxed);
   }
 
   std::string path_table(unsigned path) const override { return fmt::to_string(repeats_[path]); }
-  std::string path_info(unsigned path) const override {
-    MutexLock lock(mutex_);
-    return fmt::to_string(lengths_[path]);
-  }
+  std::string path_info(unsigned path) const override { return fmt::to_string(length(path)); }
 
  private:
+  uint64_t length(unsigned path) const { return lengths_[path].load(std::memory_order_relaxed); }
+
   std::vector<uint32_t> repeats_;  // constant once the table is built
-  mutable Mutex mutex_;            // leaf
-  PathOrder order_ DM_GUARDED_BY(mutex_);
-  std::vector<uint64_t> lengths_ DM_GUARDED_BY(mutex_);
+  std::deque<std::atomic<uint64_t>> lengths_;  // as many, own synchronisation
+  Mutex mutex_;                                // leaf
+  PathOrder order_;                            // changed under mutex_
 };
 
 // Arguments are accepted and ignored, as in the kernel.

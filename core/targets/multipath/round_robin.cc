@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // round-robin: each path in turn.
-#include <atomic>
-
 #include "core/base/mutex.h"
 #include "core/targets/multipath/path_order.h"
 #include "core/targets/multipath/path_selector.h"
@@ -19,12 +17,11 @@ class RoundRobin final : public PathSelector {
     MutexLock lock(mutex_);
     order_.append(static_cast<unsigned>(repeats_.size()));
     repeats_.push_back(repeat);
-    note_only();
     return {};
   }
 
   int select(uint64_t) override {
-    if (int only = only_.load(std::memory_order_relaxed); only != kNone) return only;
+    if (int only = order_.only(); only != kNone) return only;
     MutexLock lock(mutex_);
     if (order_.empty()) return kNone;
     unsigned path = order_.paths().front();
@@ -34,27 +31,19 @@ class RoundRobin final : public PathSelector {
   void fail_path(unsigned path) override {
     MutexLock lock(mutex_);
     order_.remove(path);
-    note_only();
   }
   // It is the next one, as in the kernel; the other selectors put it last.
   void reinstate_path(unsigned path) override {
     MutexLock lock(mutex_);
     order_.prepend(path);
-    note_only();
   }
 
   std::string path_table(unsigned path) const override { return fmt::to_string(repeats_[path]); }
 
  private:
-  void note_only() DM_REQUIRES(mutex_) {
-    only_.store(order_.paths().size() == 1 ? static_cast<int>(order_.paths()[0]) : kNone,
-                std::memory_order_relaxed);
-  }
-
   std::vector<uint32_t> repeats_;  // constant once the table is built
-  std::atomic<int> only_{kNone};   // the path, when there is but one: spares the lock
   Mutex mutex_;                    // leaf
-  PathOrder order_ DM_GUARDED_BY(mutex_);
+  PathOrder order_;                // changed under mutex_
 };
 
 // Arguments are accepted and ignored, as in the kernel.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // service-time: the path that will be done first, as far as the bytes under way and what the table
 // says of its throughput tell.
+#include <atomic>
+#include <deque>
+
 #include "core/base/mutex.h"
 #include "core/targets/multipath/path_order.h"
 #include "core/targets/multipath/path_selector.h"
@@ -14,6 +17,14 @@ constexpr uint32_t kMaxThroughput = 100;
 struct PathLoad {
   uint64_t bytes;  // under way
   uint32_t throughput;
+};
+
+struct Path {
+  explicit Path(uint32_t t) : throughput(t) {}
+  PathLoad load() const { return {bytes.load(std::memory_order_relaxed), throughput}; }
+
+  std::atomic<uint64_t> bytes{0};
+  const uint32_t throughput;
 };
 
 // Whether a request of `incoming` bytes does better on `a`. What neither does better on is a tie.
@@ -44,16 +55,21 @@ class ServiceTime final : public PathSelector {
     MutexLock lock(mutex_);
     order_.append(static_cast<unsigned>(repeats_.size()));
     repeats_.push_back(repeat);
-    loads_.push_back({0, throughput});
+    paths_.emplace_back(throughput);
     return {};
   }
 
   int select(uint64_t bytes) override {
+    if (int only = order_.only(); only != kNone) return only;
     MutexLock lock(mutex_);
     if (order_.empty()) return kNone;
     unsigned best = order_.paths().front();
+    PathLoad least = paths_[best].load();
     for (unsigned path : order_.paths()) {
-      if (better(loads_[path], loads_[best], bytes)) best = path;
+      PathLoad load = paths_[path].load();
+      if (path == best || !better(load, least, bytes)) continue;
+      best = path;
+      least = load;
     }
     order_.use(best);
     return static_cast<int>(best);
@@ -67,28 +83,24 @@ class ServiceTime final : public PathSelector {
     order_.append(path);
   }
   void start_io(unsigned path, uint64_t bytes) override {
-    MutexLock lock(mutex_);
-    loads_[path].bytes += bytes;
+    paths_[path].bytes.fetch_add(bytes, std::memory_order_relaxed);
   }
   void end_io(unsigned path, uint64_t bytes, Clock::Time) override {
-    MutexLock lock(mutex_);
-    loads_[path].bytes -= bytes;
+    paths_[path].bytes.fetch_sub(bytes, std::memory_order_relaxed);
   }
 
   std::string path_table(unsigned path) const override {
-    MutexLock lock(mutex_);
-    return fmt::format("{} {}", repeats_[path], loads_[path].throughput);
+    return fmt::format("{} {}", repeats_[path], paths_[path].throughput);
   }
   std::string path_info(unsigned path) const override {
-    MutexLock lock(mutex_);
-    return fmt::format("{} {}", loads_[path].bytes, loads_[path].throughput);
+    return fmt::format("{} {}", paths_[path].load().bytes, paths_[path].throughput);
   }
 
  private:
   std::vector<uint32_t> repeats_;  // constant once the table is built
-  mutable Mutex mutex_;            // leaf
-  PathOrder order_ DM_GUARDED_BY(mutex_);
-  std::vector<PathLoad> loads_ DM_GUARDED_BY(mutex_);
+  std::deque<Path> paths_;         // as many, own synchronisation
+  Mutex mutex_;                    // leaf
+  PathOrder order_;                // changed under mutex_
 };
 
 // Arguments are accepted and ignored, as in the kernel.
