@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by the scenarios that replay transcripts of a real kernel, each on a mount of its own.
 requires_fuse
 requires python3
