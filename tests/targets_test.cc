@@ -119,7 +119,8 @@ TEST_F(TargetsTest, HaveTheKernelsVersions) {
            std::to_string(patch) + '\n';
   }
   EXPECT_EQ(all,
-            "delay 1.4.0\ndust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\nlinear 1.4.0\n"
+            "delay 1.4.0\ndust 1.0.0\nerror 1.5.0\nflakey 1.5.0\nhang 1.0.0\n"
+            "lab 1.0.0\nlinear 1.4.0\n"
             "mirror 1.14.0\nmultipath 1.14.0\n"
             "striped 1.6.0\nthrottle 1.0.0\n"
             "unstriped 1.1.0\nzero 1.1.0\n");

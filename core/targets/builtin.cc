@@ -11,6 +11,7 @@ extern const TargetType kDustTarget;
 extern const TargetType kErrorTarget;
 extern const TargetType kFlakeyTarget;
 extern const TargetType kHangTarget;
+extern const TargetType kLabTarget;
 extern const TargetType kLinearTarget;
 extern const TargetType kMirrorTarget;
 extern const TargetType kMultipathTarget;
@@ -21,9 +22,9 @@ extern const TargetType kZeroTarget;
 
 void register_builtin_targets(TargetRegistry& registry) {
   for (const TargetType* type :
-       {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLinearTarget,
-        &kMirrorTarget, &kMultipathTarget, &kStripedTarget, &kThrottleTarget, &kUnstripedTarget,
-        &kZeroTarget}) {
+       {&kDelayTarget, &kDustTarget, &kErrorTarget, &kFlakeyTarget, &kHangTarget, &kLabTarget,
+        &kLinearTarget, &kMirrorTarget, &kMultipathTarget, &kStripedTarget, &kThrottleTarget,
+        &kUnstripedTarget, &kZeroTarget}) {
     [[maybe_unused]] Status added = registry.add(*type);
     assert(added && "two built-in targets of one name");
   }
