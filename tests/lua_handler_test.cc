@@ -168,7 +168,11 @@ TEST_F(LuaHandler, ReadsAndWritesWithoutBlocking) {
   ASSERT_TRUE(one_.wait_held(1));
   one_.complete_next(ETIMEDOUT, Sense{2, 4, 1, true});
   EXPECT_EQ(result(), 0u) << handler_->fault();
-  for (const char* bad : {"path:read(-1)", "path:read(0, 129)", "path:read(0, 0)", "path:write(0, 'x')",
+  // One sector if nothing else is said, on whichever path.
+  ASSERT_TRUE(make_init("return #path:read(0) == 512 and path:size() == 100 and 'ok' or 'retry'"));
+  EXPECT_EQ(activate(path2_), 0u) << handler_->fault();
+  for (const char* bad : {"path:command('format')", "path:command('stpg', ('x'):rep(513))",
+                          "path:read(-1)", "path:read(0, 129)", "path:read(0, 0)", "path:write(0, 'x')",
                           "path:write(0, ('x'):rep(65 * 1024))", "path.read({}, 1)",
                           "path.read({ number = 3 }, 1)"}) {
     ASSERT_TRUE(make_init(std::string(bad) + " return 'ok'"));

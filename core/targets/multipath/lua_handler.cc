@@ -11,6 +11,7 @@
 #include "core/base/args.h"
 #include "core/base/errno_names.h"
 #include "core/base/executor.h"
+#include "core/targets/multipath/lua_prelude.h"
 #include "core/targets/multipath/lua_sandbox.h"
 
 namespace dmfs {
@@ -132,6 +133,7 @@ HwPath& path_argument(lua_State* state, lua_Integer* number = nullptr) {
   luaL_checktype(state, 1, LUA_TTABLE);
   lua_getfield(state, 1, "number");
   lua_Integer n = luaL_checkinteger(state, -1);
+  lua_pop(state, 1);  // or it would pass for an argument that was left out
   auto paths = handler_of(state).host().paths();
   if (n < 1 || static_cast<size_t>(n) > paths.size()) luaL_argerror(state, 1, "a path expected");
   if (number) *number = n;
@@ -158,6 +160,11 @@ int path_name(lua_State* state) {
 
 int path_state(lua_State* state) {
   lua_pushstring(state, path_argument(state).active() ? "active" : "failed");
+  return 1;
+}
+
+int path_size(lua_State* state) {
+  lua_pushinteger(state, static_cast<lua_Integer>(path_argument(state).device().size().n));
   return 1;
 }
 
@@ -272,9 +279,16 @@ int open_api(lua_State* state) {
     lua_pushcfunction(state, function);
     lua_setglobal(state, name);
   }
+  if (luaL_loadbufferx(state, kLuaPrelude, sizeof kLuaPrelude - 1, "=dmfs", "t") != LUA_OK) {
+    return lua_error(state);
+  }
+  lua_call(state, 0, 1);
+  int command = lua_gettop(state);
   lua_newtable(state);
   for (HwPath* path : handler.host().paths()) {
     lua_newtable(state);
+    lua_pushvalue(state, command);
+    lua_setfield(state, -2, "command");
     lua_pushinteger(state, path->number());
     lua_setfield(state, -2, "number");
     lua_pushinteger(state, path->group());
@@ -283,6 +297,7 @@ int open_api(lua_State* state) {
     lua_setfield(state, -2, "vars");
     for (auto [name, function] : {std::pair<const char*, lua_CFunction>{"name", path_name},
                                   {"state", path_state},
+                                  {"size", path_size},
                                   {"read", path_read},
                                   {"write", path_write}}) {
       lua_pushcfunction(state, function);
