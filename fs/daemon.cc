@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <thread>
 
@@ -151,6 +152,10 @@ std::vector<std::string> handler_path(const DaemonOptions& options) {
   } else if (home && home[0] == '/') {
     path.push_back(std::string(home) + "/.config/dmfs/handlers");
   }
+  // Before it is installed they are beside the program.
+  std::error_code failed;
+  std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", failed);
+  if (!failed) path.push_back(program.parent_path().string() + "/handlers");
   path.push_back(DMFS_HANDLERS);
   return path;
 }

@@ -120,6 +120,10 @@ KERNEL_DIFFERENCES = [
     # There is no handler of that name; the kernel's finds no SCSI device first.
     ("multipath: error attaching hardware handler (-ENODEV)", r"create (\w+) ", {"err": [
         r"device-mapper: reload ioctl on \1 (253:0) failed: Invalid argument", "Command failed."]}),
+    # But those of the kernel's names there are; what is no array fails its paths, not the table.
+    ("multipath: error attaching hardware handler (-ENODEV)",
+     r"create (\w+) .* \d (?:alua|emc|hp_sw|rdac) ", {
+         "status": 0, "err": [], "kernel": [], "then": r"dmsetup remove \1"}),
     # Linux 6.12 says ENOENT.
     ("multipath: error getting device (-ENODEV)", r"create (\w+) ", {"err": [
         r"device-mapper: reload ioctl on \1 (253:0) failed: No such file or directory",
