@@ -43,6 +43,7 @@ constexpr Command kCommands[] = {
     {"setgeometry", 4, 5, kDaemon, setgeometry_command},
     {"why", 0, kAny, kDaemon, why_command},
     {"fail-held", 0, 2, kDaemon, fail_held_command},
+    {"lab", 2, kAny, kDaemon, lab_command},
     {"mknodes", 0, kAny, kDaemon, mknodes_command},
     {"targets", 0, 0, kDaemon, targets_command},
     {"target-version", 1, kAny, kDaemon, target_version_command},

@@ -40,6 +40,8 @@ bool remove_command(Session&, const Words&);
 bool remove_all_command(Session&, const Words&);
 bool rename_command(Session&, const Words&);
 bool wipe_table_command(Session&, const Words&);
+// A device of that name, mangled, with that table, live; or none at all.
+bool create_with_table(Session&, const std::string& name, const TableLine& line);
 // Loads a table of one error target, as long as the live table, and resumes it.
 bool load_error_table(Session&, const DeviceRef&);
 
@@ -84,6 +86,9 @@ bool version_command(Session&, const Words&);
 // The `list` reply; "No devices found" is printed when it is empty and this is not --json. The
 // devices of the reply are in `devices`.
 bool list_devices(Session&, std::vector<Device>& devices);
+
+// lab_commands.cc
+bool lab_command(Session&, const Words&);
 
 // mount_commands.cc
 bool mount_command(Session&, const Words&);

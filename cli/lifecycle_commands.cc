@@ -82,6 +82,10 @@ bool remove_device(Session& session, const DeviceRef& device) {
 
 }  // namespace
 
+bool create_with_table(Session& session, const std::string& name, const TableLine& line) {
+  return create_device(session, {.ref = {.name = name}, .table = {line}});
+}
+
 bool create_command(Session& session, const Words& words) {
   const Options& options = session.options();
   if (options.concise) {

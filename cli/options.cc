@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <getopt.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
@@ -19,6 +20,7 @@ enum LongOption : int {
   kIgnoredValue,
   kInactive,
   kJson,
+  kLab,
   kMangleName,
   kNamePrefixes,
   kNoFlush,
@@ -94,6 +96,16 @@ const option kLongOptions[] = {
     {"version", no_argument, nullptr, kVersionOption},
     {"yes", no_argument, nullptr, 'y'},
     {},
+};
+
+// For `lab` only: elsewhere they would make shortened options of dmsetup's ambiguous.
+constexpr option kLabOptions[] = {
+    {"alua", no_argument, nullptr, kLab},        {"controllers", required_argument, nullptr, kLab},
+    {"create", no_argument, nullptr, kLab},      {"emc", no_argument, nullptr, kLab},
+    {"file", required_argument, nullptr, kLab},  {"hp_sw", no_argument, nullptr, kLab},
+    {"implicit", no_argument, nullptr, kLab},    {"paths", required_argument, nullptr, kLab},
+    {"rdac", no_argument, nullptr, kLab},        {"size", required_argument, nullptr, kLab},
+    {"slow", required_argument, nullptr, kLab},
 };
 
 Result<uint32_t> parse_number(std::string_view what, std::string_view word) {
@@ -315,10 +327,17 @@ Result<Options> parse_options(int argc, char** argv) {
   std::vector<char*> args(argv, argv + argc);
   if (!args.empty()) args[0] = name.data();
   args.push_back(nullptr);
+  std::vector<option> known(std::begin(kLongOptions), std::end(kLongOptions));
+  bool lab = std::find(argv + std::min(argc, 1), argv + argc, std::string_view("lab")) != argv + argc;
+  if (lab) known.insert(known.begin(), std::begin(kLabOptions), std::end(kLabOptions));
   optind = 0;  // begin anew, whatever an earlier call left
-  int code;
-  while ((code = getopt_long(argc, args.data(), kShortOptions, kLongOptions, nullptr)) != -1) {
-    DM_TRY_STATUS(take(options, code, optarg));
+  int code, at = 0;
+  while ((code = getopt_long(argc, args.data(), kShortOptions, known.data(), &at)) != -1) {
+    if (code == kLab) {
+      options.lab[known[static_cast<size_t>(at)].name] = optarg ? optarg : "";
+    } else {
+      DM_TRY_STATUS(take(options, code, optarg));
+    }
   }
   for (int i = optind; i < argc; i++) options.words.push_back(args[static_cast<size_t>(i)]);
   DM_TRY_STATUS(check(options));

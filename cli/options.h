@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,6 +63,9 @@ struct Options {
   bool rows = false;
 
   std::optional<std::string> store;  // mount
+
+  // lab: its own options, without the dashes, and their values.
+  std::map<std::string, std::string> lab;
 
   // From -o, when the command is ls or deps.
   NameForm name_form = NameForm::DevNo;

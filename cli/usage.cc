@@ -41,6 +41,12 @@ Queries
 	version
 	why DEVICE...
 	fail-held DEVICE [ERRNO]
+Arrays to try multipath with
+	lab array NAME [--paths N] [--controllers N] [--alua|--implicit|--emc|--rdac|--hp_sw]
+	    [--size SIZE] [--file FILE] [--slow MS] [--create]
+	lab set PATH STATE...
+	lab show NAME
+	lab remove NAME
 Events and messages
 	wait DEVICE [EVENT_NR]
 	wait --synced [--timeout SECONDS] DEVICE

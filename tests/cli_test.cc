@@ -298,7 +298,7 @@ TEST(Manual, HasEverything) {
         std::regex_search(usage, std::regex("[\t|]" + std::string(command.name) + "[ |\n]")))
         << command.name;
   }
-  std::regex option("--?[a-zA-Z]+");
+  std::regex option("--?[a-zA-Z_]+");
   for (std::sregex_iterator it(usage.begin(), usage.end(), option), end; it != end; ++it) {
     if (it->position() > 0 && std::isalnum(usage[static_cast<size_t>(it->position()) - 1]))
       continue;
