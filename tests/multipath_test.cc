@@ -353,6 +353,64 @@ TEST_F(Multipath, WithoutAnyPath) {
   EXPECT_EQ(seen("p1"), 1u);
 }
 
+TEST(MultipathBudget, KeepsNoMoreThanMayBeHeld) {
+  HeldBudget budget(4096);
+  TestOpener opener;
+  HeldFile& path = opener.add("a", 100);
+  path.hold(false);
+  FakeClock clock;
+  MappedDevice device(0, budget);
+  unsigned events = 0;
+  Table::Options options{builtin_registry(), opener, clock};
+  options.budget = &device.held_budget();
+  options.raise_event = [&events] { ++events; };
+  auto table = Table::build(
+      parse_table("0 100 multipath 3 queue_if_no_path queue_mode bio 0 1 1 round-robin 0 1 0 a"),
+      options);
+  ASSERT_TRUE(table);
+  Target& target = *(*table)->entries()[0].target;
+  CancelToken never;
+  std::shared_ptr<Table> replaced;
+  {
+    MutexLock lock(device.command_mutex());
+    (void)device.set_inactive(std::move(*table));
+    ASSERT_TRUE(device.resume({}, never, [] { return Status(); }, replaced));
+  }
+  path.hold(true);
+  TestBio over(Op::Write, {0}, {8}), first(Op::Write, {8}, {8}), second(Op::Write, {0}, {1}),
+      third(Op::Read, {0}, {1}), discard(Op::Discard, {0}, {10});
+  device.submit(over);
+  ASSERT_TRUE(path.complete_next(EIO));
+  EXPECT_EQ(events, 1u);
+  EXPECT_EQ(budget.used(), 4096u);
+  device.submit(first);
+  EXPECT_EQ(first.error(), ENOMEM);
+  EXPECT_EQ(events, 2u);
+  for (TestBio* bio : {&second, &third, &discard}) device.submit(*bio);
+  EXPECT_EQ(second.error(), ENOMEM);
+  EXPECT_EQ(third.error(), ENOMEM);
+  EXPECT_FALSE(over.done() || discard.done());  // a discard has no data
+  EXPECT_EQ(events, 2u) << "told once";
+  path.hold(false);
+  ASSERT_TRUE(target.message(std::vector<std::string>{"reinstate_path", "a"}));
+  EXPECT_TRUE(over.done() && discard.done());
+  EXPECT_EQ(over.error(), 0);
+  EXPECT_EQ(budget.used(), 0u);
+  // What was in flight is kept whatever the limit: it has been accepted.
+  path.hold(true);
+  TestBio flown[2]{{Op::Write, {0}, {8}}, {Op::Write, {8}, {8}}};
+  for (TestBio& bio : flown) device.submit(bio);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(path.complete_next(EIO));
+  EXPECT_FALSE(flown[0].done() || flown[1].done());
+  EXPECT_EQ(budget.used(), 8192u);
+  ASSERT_TRUE(target.message(std::vector<std::string>{"fail_if_no_path"}));
+  EXPECT_TRUE(flown[0].done() && flown[1].done());
+  EXPECT_EQ(budget.used(), 0u);
+  std::vector<std::shared_ptr<Table>> tables;
+  MutexLock lock(device.command_mutex());
+  tables = device.retire();
+}
+
 TEST_F(Multipath, NoPathTimeout) {
   start("5 no_path_timeout 30 queue_if_no_path queue_mode bio 0 1 1 round-robin 0 1 1 p1 1");
   EXPECT_EQ(table(),

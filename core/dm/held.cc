@@ -46,6 +46,18 @@ int KeptBios::keep(Bio& bio, bool& tell) {
   return 0;
 }
 
+void KeptBios::force(Bio& bio) {
+  budget_.force(bio);
+  stamp_held(bio);
+  bios_.push_back(bio);
+}
+
+Bio* KeptBios::pop_front() {
+  Bio* bio = bios_.pop_front();
+  if (bio) budget_.give(*bio);
+  return bio;
+}
+
 BioList KeptBios::give(BioList taken) {
   for (const Bio* bio = taken.front(); bio; bio = bio->next) budget_.give(*bio);
   return taken;

@@ -75,9 +75,15 @@ class KeptBios {
   // Keeps the bio, or answers why not, an errno: that of its cancel, or ENOMEM when there is no
   // room. Then `tell` is set at the first of a row: the target raises an event.
   int keep(Bio& bio, bool& tell);
+  // Keeps it in any case: what has been accepted is never refused later.
+  void force(Bio& bio);
+  Bio* pop_front();                     // the oldest
+  // Puts all of `other`, of the same budget, before what is here.
+  void splice_front(KeptBios& other) { bios_.splice_front(other.bios_); }
   BioList take(const BioCancel& cancel) { return give(bios_.take(cancel)); }
   BioList take_all() { return give(std::exchange(bios_, {})); }
   const Bio* front() const { return bios_.front(); }  // oldest; the next is Bio::next
+  const BioList& list() const { return bios_; }
   size_t size() const { return bios_.size(); }
   bool empty() const { return bios_.empty(); }
 

@@ -14,6 +14,8 @@ Multipath::Multipath(TargetContext& context, MultipathFeatures features)
     : context_(context),
       features_(features),
       queue_if_no_path_(features.queue_if_no_path),
+      queued_(context.held_budget()),
+      repeated_(context.held_budget()),
       alarm_(context.clock(), [this] { due(); }) {}
 
 Multipath::~Multipath() {
@@ -39,7 +41,8 @@ MapResult Multipath::map(Bio& bio) {
 }
 
 MapResult Multipath::map_slowly(Bio& bio) {
-  int cancelled;
+  int refused;
+  bool tell = false;
   {
     MutexLock lock(mutex_);
     Path* path = path_for(bio);
@@ -50,16 +53,13 @@ MapResult Multipath::map_slowly(Bio& bio) {
     // presuspend() may have been here already.
     bool noflush = context_.noflush_suspending();
     if (!path && !queue_if_no_path_) return noflush ? MapResult::Requeue : MapResult::Kill;
-    cancelled = bio.cancelled();
-    if (!cancelled) {
-      if (noflush) return MapResult::Requeue;
-      stamp_held(bio);
-      queued_.push_back(bio);
-      if (!path || !begin_work()) return MapResult::Submitted;
-    }
+    if (noflush && !bio.cancelled()) return MapResult::Requeue;
+    refused = queued_.keep(bio, tell);
+    if (!refused && (!path || !begin_work())) return MapResult::Submitted;
   }
-  if (cancelled) {
-    bio.complete(cancelled);
+  if (tell) context_.raise_event();  // while the bio still keeps this table in use
+  if (refused) {
+    bio.complete(refused);
   } else {
     run_work();  // the group is to be made ready
   }
@@ -145,15 +145,14 @@ Multipath::Fate Multipath::settle(Bio& bio, Path& path, unsigned flags, int& err
     return noflush ? Fate::Requeue : Fate::Done;
   }
   if (repeat && noflush) return Fate::Requeue;
-  stamp_held(bio);
   if (repeat) {
     bio.mark = repeats << 24;
     if (!repeat_at_) repeat_at_ = context_.clock().now() + kRepeatAfter;
     alarm_.set(*repeat_at_);
-    repeated_.push_back(bio);
+    repeated_.force(bio);
     return Fate::Kept;
   }
-  queued_.push_back(bio);
+  queued_.force(bio);
   work = begin_work();
   return Fate::Kept;
 }
@@ -338,11 +337,11 @@ void Multipath::run_work() {
 
 void Multipath::take_work(BioList& send, BioList& requeue, BioList& fail) {
   bool noflush = context_.noflush_suspending();
-  while (Bio* bio = queued_.front()) {
-    Path* path = path_for(*bio);
+  while (const Bio* first = queued_.front()) {
+    Path* path = path_for(*first);
     if (!noflush && path && must_wait()) return;
     if (!noflush && !path && queue_if_no_path_) return;
-    (void)queued_.pop_front();
+    Bio* bio = queued_.pop_front();
     if (path && !must_wait()) {
       bio->held_since = 0;
       aim(*bio, *path);
@@ -402,7 +401,7 @@ void Multipath::pg_init_complete(HwPath& which, unsigned flags) {
         leave_group();
       }
       if (flags & kHwErrorIo) {
-        std::swap(waiting, queued_);
+        waiting = queued_.take_all();
         noflush = context_.noflush_suspending();
       }
     } else if (!(flags & kHwRetry) && !pg_init_required_) {
@@ -451,7 +450,7 @@ void Multipath::presuspend() {
     no_path_at_.reset();
     repeat_at_.reset();
     queued_.splice_front(repeated_);
-    if (noflush) std::swap(back, queued_);
+    if (noflush) back = queued_.take_all();
   }
   (void)back.complete_all(kRequeue);
   work_now();
@@ -476,7 +475,7 @@ size_t Multipath::cancel(const BioCancel& cancel) {
   BioList taken;
   {
     MutexLock lock(mutex_);
-    for (BioList* list : {&queued_, &repeated_}) {
+    for (KeptBios* list : {&queued_, &repeated_}) {
       BioList wanted = list->take(cancel);
       while (Bio* bio = wanted.pop_front()) taken.push_back(*bio);
     }
@@ -495,7 +494,7 @@ size_t Multipath::cancel(const BioCancel& cancel) {
 
 void Multipath::list_held(HeldList& list) const {
   MutexLock lock(mutex_);
-  for (const BioList* bios : {&queued_, &repeated_}) list.add_all("multipath", *bios);
+  for (const KeptBios* bios : {&queued_, &repeated_}) list.add_all("multipath", bios->list());
   for (const auto& [question, bio] : asked_) {
     list.add("multipath", *bio,
              bio->op == Op::Flush ? context_.begin() : context_.begin() + bio->sector);

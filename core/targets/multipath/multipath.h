@@ -164,8 +164,8 @@ class Multipath final : public Target, private HwHost {
   unsigned pg_init_count_ DM_GUARDED_BY(mutex_) = 0;
   Path* activating_ DM_GUARDED_BY(mutex_) = nullptr;  // whose pg_init is under way
 
-  BioList queued_ DM_GUARDED_BY(mutex_);    // not aimed
-  BioList repeated_ DM_GUARDED_BY(mutex_);  // to be sent once more when repeat_at_ has come
+  KeptBios queued_ DM_GUARDED_BY(mutex_);    // not aimed
+  KeptBios repeated_ DM_GUARDED_BY(mutex_);  // to be sent once more when repeat_at_ has come
   std::map<uint64_t, Bio*> asked_ DM_GUARDED_BY(mutex_);  // the handler has to say what is wrong
   uint64_t last_question_ DM_GUARDED_BY(mutex_) = 0;
   bool working_ DM_GUARDED_BY(mutex_) = false;
