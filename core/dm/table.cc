@@ -326,6 +326,16 @@ TableSpec Table::status() const {
 }
 
 void Table::take_over(const Table& before) {
+  std::vector<std::shared_ptr<Heirloom>> left = before.heirlooms_;
+  for (const Entry& entry : before.entries_) {
+    if (auto heirloom = entry.target->leaves()) left.push_back(std::move(heirloom));
+  }
+  heirlooms_.clear();
+  for (auto& heirloom : left) {
+    bool taken = false;
+    for (const Entry& entry : entries_) taken |= entry.target->inherits(heirloom);
+    if (!taken) heirlooms_.push_back(std::move(heirloom));
+  }
   std::vector<TargetSpec> saved = before.spec().targets;
   for (size_t i = 0; i < saved.size(); ++i) {
     if (auto state = before.entries_[i].target->hand_over()) saved[i].state = *std::move(state);

@@ -119,6 +119,8 @@ class Table {
   std::vector<Entry> entries_;    // destroyed before contexts and devices (see ~Table)
   std::vector<uint64_t> ends_;    // entries_[i].end(), apart so that a search touches few lines
   std::vector<const Entry*> flush_entries_;
+  std::vector<std::shared_ptr<Heirloom>> heirlooms_;  // that no target has taken; shared with those
+                                                      // who left them; of take_over()
   std::vector<TargetSpec> unavailable_;  // what it stands for, target by target
   Sectors size_;
   bool read_only_ = false;

@@ -18,6 +18,7 @@
 #include "core/base/units.h"
 #include "core/dm/device_store.h"
 #include "core/dm/held.h"
+#include "core/dm/path_report.h"
 #include "core/io/backing_file.h"
 #include "core/io/bio.h"
 
@@ -127,6 +128,12 @@ enum class TableKind : uint8_t {
   Request = 2,  // "request-based"
 };
 
+// What a target leaves to the tables that come after its own, when that is gone or going.
+class Heirloom {
+ public:
+  virtual ~Heirloom() = default;
+};
+
 class Target {
  public:
   virtual ~Target() = default;
@@ -180,9 +187,21 @@ class Target {
     (void)before;
     return std::nullopt;
   }
+  // The same in memory, whether or not anything was saved: what the next table of the device has to
+  // know of this one, asked when nothing is in flight any more; and what such tables have left.
+  // True: this target sees to it, and leaves it in turn. What no target takes waits for the table
+  // after. Both before preresume().
+  virtual std::shared_ptr<Heirloom> leaves() { return nullptr; }
+  virtual bool inherits(const std::shared_ptr<Heirloom>& heirloom) {
+    (void)heirloom;
+    return false;
+  }
   // Whether its destructor may have to wait for a file that does not answer: nobody should wait for
   // that destructor then. Asked when the table has been replaced.
   virtual bool lingers() const { return false; }
+
+  // Of a target that has paths: how they are. Any thread, no lock held.
+  virtual std::optional<PathsReport> paths_report() const { return std::nullopt; }
 
   // What went wrong in the target for good, in a sentence; empty while all is well.
   virtual std::string fault() const { return {}; }

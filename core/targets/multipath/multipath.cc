@@ -25,6 +25,7 @@ Multipath::~Multipath() {
     while (working_) idle_.wait(mutex_);
   }
   handler_.reset();  // may still call until it is gone
+  timed_.reset();
 }
 
 // ---- a bio's way down ---------------------------------------------------------------------------
@@ -73,7 +74,7 @@ void Multipath::aim(Bio& bio, Path& path) {
     group.selector->start_io(path.index, bio.bytes());
     if (group.type->timed) bio.note = context_.clock().now().time_since_epoch().count();
   }
-  bio.remap(path.file, bio.op == Op::Flush ? Sectors{0} : context_.offset(bio));
+  bio.remap(*path.way, bio.op == Op::Flush ? Sectors{0} : context_.offset(bio));
 }
 
 // Back to where map() got it.
@@ -93,14 +94,19 @@ EndIo Multipath::end_io(Bio& bio, int& error) {
     Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
     group.selector->end_io(path.index, bio.bytes(), started);
   }
+  if (error < 0) return timed_end(bio, path, error);
   // What nobody waits for says nothing about the path, nor does what no path could do.
   if (error == 0 || bio.cancelled() || error == EOPNOTSUPP) return EndIo::Done;
   if (handler_) {
     ask_handler(bio, path, error);
     return EndIo::Incomplete;
   }
+  return go_on(bio, path, default_error(error, bio.sense), error);
+}
+
+EndIo Multipath::go_on(Bio& bio, Path& path, unsigned flags, int& error) {
   bool work = false;
-  switch (settle(bio, path, default_error(error, bio.sense), error, work)) {
+  switch (settle(bio, path, flags, error, work)) {
     case Fate::Done:
       return EndIo::Done;
     case Fate::Requeue:
@@ -112,10 +118,44 @@ EndIo Multipath::end_io(Bio& bio, int& error) {
   return EndIo::Incomplete;
 }
 
+// What a TimedPaths says of a bio that its file has not ended.
+EndIo Multipath::timed_end(Bio& bio, Path& path, int& error) {
+  TimedStatus status{error};
+  error = ETIMEDOUT;
+  if (int cancelled = bio.cancelled()) {
+    error = cancelled;
+    return EndIo::Done;
+  }
+  switch (status) {
+    case kPathTimedOut:
+      // No handler is asked: there is no answer to decode.
+      return go_on(bio, path, kHwFailPath, error);
+    case kPathLeft:
+      return go_on(bio, path, kMoveOn, error);
+    case kPathPushedBack:
+      unaim(bio);
+      return EndIo::Requeue;
+    case kPathNoMemory:
+      break;
+  }
+  error = ENOMEM;
+  return EndIo::Done;
+}
+
+void Multipath::abandon(Bio& bio) {
+  Path& path = *paths_[(bio.mark & kPathMask) - 1];
+  Group& group = path.home;
+  if (group.type->counts) {
+    Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
+    group.selector->end_io(path.index, bio.bytes(), started);
+  }
+  unaim(bio);
+}
+
 Multipath::Fate Multipath::settle(Bio& bio, Path& path, unsigned flags, int& error, bool& work) {
   unaim(bio);
   uint32_t repeats = bio.mark >> 24;
-  bool repeat = !(flags & (kHwFailPath | kHwBypassGroup | kHwErrorIo));
+  bool repeat = !(flags & (kHwFailPath | kHwBypassGroup | kHwErrorIo | kMoveOn));
   if (repeat && ++repeats > kMaxRepeats) {
     repeat = false;
     flags |= kHwFailPath;
@@ -452,6 +492,14 @@ void Multipath::presuspend() {
     queued_.splice_front(repeated_);
     if (noflush) back = queued_.take_all();
   }
+  // Behind a change that a path still has, which may take for ever.
+  if (timed_ && context_.noflush_suspending()) {
+    BioList fenced = timed_->fence().take_all();
+    while (Bio* bio = fenced.pop_front()) {
+      abandon(*bio);
+      back.push_back(*bio);
+    }
+  }
   (void)back.complete_all(kRequeue);
   work_now();
 }
@@ -489,10 +537,39 @@ size_t Multipath::cancel(const BioCancel& cancel) {
       at = asked_.erase(at);
     }
   }
+  if (timed_) {
+    BioList fenced = timed_->fence().take(cancel);
+    while (Bio* bio = fenced.pop_front()) {
+      abandon(*bio);
+      taken.push_back(*bio);
+    }
+  }
   return taken.complete_all(cancel.error);
 }
 
+bool Multipath::inherits(const std::shared_ptr<Heirloom>& heirloom) {
+  auto fence = std::dynamic_pointer_cast<PathFence>(heirloom);
+  if (!fence) return false;
+  if (!timed_) {
+    unminded_.push_back(std::move(fence));  // stays with the table, too
+    return false;
+  }
+  timed_->fence().inherit(*fence);
+  return true;
+}
+
+Status Multipath::preresume() {
+  for (const auto& fence : unminded_) {
+    if (fence->empty()) continue;
+    return Error{EBUSY, "multipath: a path still has an overdue write of the table before, which only a "
+                        "table with path_timeout minds"};
+  }
+  unminded_.clear();
+  return {};
+}
+
 void Multipath::list_held(HeldList& list) const {
+  if (timed_) timed_->fence().list_held(list, context_.begin());
   MutexLock lock(mutex_);
   for (const KeptBios* bios : {&queued_, &repeated_}) list.add_all("multipath", bios->list());
   for (const auto& [question, bio] : asked_) {
@@ -502,6 +579,9 @@ void Multipath::list_held(HeldList& list) const {
 }
 
 std::string Multipath::freed_by() const {
+  if (timed_ && timed_->fence().waiting() > 0) {
+    return "goes when a path has ended an overdue write of the same place";
+  }
   MutexLock lock(mutex_);
   if (activating_) return "goes when the hardware handler has activated " + activating_->name();
   if (valid_paths_ > 0) return "goes by itself";

@@ -19,6 +19,7 @@
 #include "core/targets/multipath/hw_handler.h"
 #include "core/targets/multipath/multipath_args.h"
 #include "core/targets/multipath/path_selector.h"
+#include "core/targets/multipath/timed_path.h"
 
 namespace dmfs {
 
@@ -38,6 +39,10 @@ class Multipath final : public Target, private HwHost {
   void presuspend_undo() override { resume(); }
   void postsuspend() override;
   void resume() override;
+  std::shared_ptr<Heirloom> leaves() override { return timed_ ? timed_->share_fence() : nullptr; }
+  bool inherits(const std::shared_ptr<Heirloom>& heirloom) override;
+  Status preresume() override;
+  bool lingers() const override { return timed_ && timed_->any_late(); }
 
   // What is asked of it (multipath_control.cc)
   std::string table_line() const override;
@@ -46,7 +51,10 @@ class Multipath final : public Target, private HwHost {
   std::string fault() const override { return handler_ ? handler_->fault() : std::string(); }
   TableKind table_kind() const override;
   IoLimits limits() const override {
-    return {.num_flush_bios = 1, .num_discard_bios = 1, .num_write_zeroes_bios = 1};
+    return {.max_io_len = timed_ ? TimedPaths::kMaxIo : Sectors{0},
+            .num_flush_bios = 1,
+            .num_discard_bios = 1,
+            .num_write_zeroes_bios = 1};
   }
   bool supports_discard() const override;
   Extent extent_at(Sectors offset, Sectors length) const override;
@@ -75,6 +83,7 @@ class Multipath final : public Target, private HwHost {
     const bool counts;     // its selector wants start_io and end_io
     const unsigned index;  // in the group
     BackingFile& file;
+    BackingFile* way = &file;  // where I/O is sent: the file, or what keeps an eye on it
     std::atomic<bool> works{true};  // changed under mutex_
     uint32_t fail_count = 0;        // guarded by mutex_
   };
@@ -82,6 +91,8 @@ class Multipath final : public Target, private HwHost {
   // again without a path having failed.
   static constexpr uint32_t kPathMask = (1u << 24) - 1;
   static constexpr unsigned kMaxRepeats = 60;
+  // Beside HwFlags: the bio goes another path, and nothing is said of the one that it had.
+  static constexpr unsigned kMoveOn = 1u << 31;
   enum class Fate { Done, Requeue, Kept };
 
   Multipath(TargetContext& context, MultipathFeatures features);
@@ -104,6 +115,10 @@ class Multipath final : public Target, private HwHost {
   // What becomes of a bio that a path has failed, by what is said of the error. Kept: the caller
   // calls run_work() if `work` is set, and touches nothing else.
   Fate settle(Bio& bio, Path& path, unsigned flags, int& error, bool& work);
+  // Takes back what was aimed and has not been sent.
+  void abandon(Bio& bio);
+  EndIo timed_end(Bio& bio, Path& path, int& error);
+  EndIo go_on(Bio& bio, Path& path, unsigned flags, int& error);
   void ask_handler(Bio& bio, Path& path, int error);
   void decided(uint64_t question, Path& path, unsigned flags);
 
@@ -141,6 +156,9 @@ class Multipath final : public Target, private HwHost {
   std::vector<HwPath*> handler_paths_;
   HwHandlerRegistry::Use handler_use_;
   std::unique_ptr<HwHandler> handler_;
+  std::unique_ptr<TimedPaths> timed_;  // with path_timeout
+  // Without it: the fences of older tables. Of the thread of the command.
+  std::vector<std::shared_ptr<PathFence>> unminded_;
 
   // Own synchronisation.
   // The current group, when there is nothing in the way of its use: spares most I/O the lock.

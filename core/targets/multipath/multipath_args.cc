@@ -7,7 +7,8 @@ namespace dmfs {
 namespace {
 
 constexpr uint64_t kKernelsFeatureWords = 8;
-constexpr uint64_t kMaxFeatureWords = kKernelsFeatureWords + 2;  // for no_path_timeout
+constexpr uint64_t kOurFeatureWords = 2 + 2;  // no_path_timeout, path_timeout
+constexpr uint64_t kMaxFeatureWords = kKernelsFeatureWords + kOurFeatureWords;
 
 }  // namespace
 
@@ -50,6 +51,10 @@ Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
       DM_TRY(uint64_t n, args.number("no_path_timeout must be between 1 and 86400", 1, 86400));
       features.no_path_timeout_s = static_cast<uint32_t>(n);
       --left;
+    } else if (same_word(name, "path_timeout")) {
+      DM_TRY(uint64_t n, args.number("path_timeout must be between 1 and 3600000", 1, 3'600'000));
+      features.path_timeout_ms = static_cast<uint32_t>(n);
+      --left;
     } else if (same_word(name, "queue_mode")) {
       DM_TRY(std::string mode, args.word(kUnknown));
       if (same_word(mode, "bio")) {
@@ -81,6 +86,7 @@ std::string MultipathFeatures::print() const {
   if (pg_init_delay_ms) add(2, fmt::format("pg_init_delay_msecs {}", *pg_init_delay_ms));
   if (retain_attached_hw_handler) add(1, "retain_attached_hw_handler");
   if (no_path_timeout_s) add(2, fmt::format("no_path_timeout {}", *no_path_timeout_s));
+  if (path_timeout_ms) add(2, fmt::format("path_timeout {}", *path_timeout_ms));
   if (queue_mode == QueueMode::Bio) add(2, "queue_mode bio");
   return fmt::format("{} {}", count, words);
 }

@@ -16,6 +16,7 @@ enum class QueueMode { Request, Bio };
 struct MultipathFeatures {
   bool queue_if_no_path = false;
   std::optional<uint32_t> no_path_timeout_s;
+  std::optional<uint32_t> path_timeout_ms;
   uint32_t pg_init_retries = 0;
   std::optional<uint32_t> pg_init_delay_ms;
   bool retain_attached_hw_handler = false;

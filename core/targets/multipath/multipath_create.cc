@@ -80,6 +80,7 @@ Status Multipath::parse_path(ArgReader& args, Group& group, size_t arg_count) {
   if (paths_.size() == kPathMask) return args.fail("too many paths");
   auto path = std::make_unique<Path>(static_cast<unsigned>(paths_.size() + 1), group,
                                      static_cast<unsigned>(group.paths.size()), **file);
+  if (timed_) path->way = &timed_->add(**file, path->works);
   group.paths.push_back(path.get());
   handler_paths_.push_back(path.get());
   paths_.push_back(std::move(path));
@@ -111,6 +112,10 @@ Result<std::unique_ptr<Target>> Multipath::create(TargetContext& context,
   ArgReader args("multipath", words);
   DM_TRY(auto features, MultipathFeatures::parse(args));
   std::unique_ptr<Multipath> multipath(new Multipath(context, features));
+  if (features.path_timeout_ms) {
+    DM_TRY(multipath->timed_,
+           TimedPaths::create(context, std::chrono::milliseconds(*features.path_timeout_ms)));
+  }
   std::string handler;
   std::vector<std::string> handler_args;
   DM_TRY_STATUS(multipath->parse_handler(args, handler, handler_args));
