@@ -24,6 +24,7 @@ Multipath::~Multipath() {
     closing_ = true;
     while (working_) idle_.wait(mutex_);
   }
+  checker_.reset();
   handler_.reset();  // may still call until it is gone
   timed_.reset();
 }
@@ -299,6 +300,7 @@ bool Multipath::fail_path(Path& path) {
   path.home.selector->fail_path(path.index);
   path.works = false;
   ++path.fail_count;
+  if (checker_) checker_->failed(path.number_in_table - 1);
   --valid_paths_;
   if (current_path_ == &path) current_path_ = nullptr;
   watch_no_path();
@@ -470,7 +472,11 @@ void Multipath::due() {
       repeat_at_.reset();
       queued_.splice_front(repeated_);
     }
-    for (const auto& at : {no_path_at_, repeat_at_, activate_at_}) {
+    if (fail_back_at_ && *fail_back_at_ <= now) {
+      fail_back_at_.reset();
+      if (!suspended_) event |= switch_back();
+    }
+    for (const auto& at : {no_path_at_, repeat_at_, activate_at_, fail_back_at_}) {
       if (at && *at > now) alarm_.set(*at);
     }
   }
@@ -505,6 +511,7 @@ void Multipath::presuspend() {
 }
 
 void Multipath::postsuspend() {
+  if (checker_) checker_->stop();
   MutexLock lock(mutex_);
   suspended_ = true;
 }
@@ -516,6 +523,7 @@ void Multipath::resume() {
     if (std::exchange(saved_queueing_, false)) queue_if_no_path_ = true;
     watch_no_path();
   }
+  if (checker_) checker_->start();
   work_now();
 }
 

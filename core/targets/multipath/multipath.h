@@ -18,12 +18,13 @@
 #include "core/dm/target.h"
 #include "core/targets/multipath/hw_handler.h"
 #include "core/targets/multipath/multipath_args.h"
+#include "core/targets/multipath/path_checker.h"
 #include "core/targets/multipath/path_selector.h"
 #include "core/targets/multipath/timed_path.h"
 
 namespace dmfs {
 
-class Multipath final : public Target, private HwHost {
+class Multipath final : public Target, private HwHost, private PathChecker::Host {
  public:
   static Result<std::unique_ptr<Target>> create(TargetContext& context,
                                                 std::span<const std::string> words);
@@ -42,7 +43,9 @@ class Multipath final : public Target, private HwHost {
   std::shared_ptr<Heirloom> leaves() override { return timed_ ? timed_->share_fence() : nullptr; }
   bool inherits(const std::shared_ptr<Heirloom>& heirloom) override;
   Status preresume() override;
-  bool lingers() const override { return timed_ && timed_->any_late(); }
+  bool lingers() const override { 
+    return (timed_ && timed_->any_late()) || (checker_ && checker_->any_late());
+  }
 
   // What is asked of it (multipath_control.cc)
   std::string table_line() const override;
@@ -108,6 +111,14 @@ class Multipath final : public Target, private HwHost {
   Clock& clock() override { return context_.clock(); }
   void log(const char* text) override { context_.log(text); }
 
+  // PathChecker::Host (multipath_checks.cc)
+  void checked(unsigned path, bool fit, bool works) override;
+  Status start_checker();
+  // The path works again: whether its group is to be used, now or later.
+  bool fail_back(const Path& path, bool first_of_group) DM_REQUIRES(mutex_);
+  bool switch_back() DM_REQUIRES(mutex_);
+  bool group_works(const Group& group) const DM_REQUIRES(mutex_);
+
   // I/O
   MapResult map_slowly(Bio& bio);
   void aim(Bio& bio, Path& path);
@@ -159,6 +170,7 @@ class Multipath final : public Target, private HwHost {
   std::unique_ptr<TimedPaths> timed_;  // with path_timeout
   // Without it: the fences of older tables. Of the thread of the command.
   std::vector<std::shared_ptr<PathFence>> unminded_;
+  std::unique_ptr<PathChecker> checker_;
 
   // Own synchronisation.
   // The current group, when there is nothing in the way of its use: spares most I/O the lock.
@@ -190,6 +202,7 @@ class Multipath final : public Target, private HwHost {
   std::optional<Clock::Time> repeat_at_ DM_GUARDED_BY(mutex_);
   std::optional<Clock::Time> no_path_at_ DM_GUARDED_BY(mutex_);
   std::optional<Clock::Time> activate_at_ DM_GUARDED_BY(mutex_);
+  std::optional<Clock::Time> fail_back_at_ DM_GUARDED_BY(mutex_);
 
   // Own synchronisation.
   Alarm alarm_;  // last: its work uses all that stands above

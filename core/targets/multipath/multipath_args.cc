@@ -7,8 +7,39 @@ namespace dmfs {
 namespace {
 
 constexpr uint64_t kKernelsFeatureWords = 8;
-constexpr uint64_t kOurFeatureWords = 2 + 2;  // no_path_timeout, path_timeout
+// no_path_timeout, path_timeout, checker, marginal, failback
+constexpr uint64_t kOurFeatureWords = 2 + 2 + 3 + 4 + 2;
 constexpr uint64_t kMaxFeatureWords = kKernelsFeatureWords + kOurFeatureWords;
+
+constexpr uint64_t kMaxSeconds = 86400;
+
+// read | write@<sector>
+Result<std::optional<Sectors>> checker_area(ArgReader& args, const std::string& method) {
+  if (same_word(method, "read")) return std::optional<Sectors>();
+  uint64_t at = 0;
+  if (!method.starts_with("write@") || !parse_u64(method.substr(6), at) || at > kMaxDeviceSectors.n) {
+    return args.fail("unknown checker", method);
+  }
+  return std::optional<Sectors>(Sectors{at});
+}
+
+Status parse_failback(ArgReader& args, MultipathFeatures& features) {
+  DM_TRY(std::string when, args.word("no failback given"));
+  uint64_t seconds = 0;
+  if (same_word(when, "manual")) {
+    features.failback = Failback::Manual;
+  } else if (same_word(when, "immediate")) {
+    features.failback = Failback::Immediate;
+  } else if (same_word(when, "followover")) {
+    features.failback = Failback::FollowOver;
+  } else if (parse_u64(when, seconds) && seconds >= 1 && seconds <= kMaxSeconds) {
+    features.failback = Failback::After;
+    features.failback_after = std::chrono::seconds(seconds);
+  } else {
+    return args.fail("failback must be manual, immediate, followover, or 1 to 86400", when);
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -55,6 +86,26 @@ Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
       DM_TRY(uint64_t n, args.number("path_timeout must be between 1 and 3600000", 1, 3'600'000));
       features.path_timeout_ms = static_cast<uint32_t>(n);
       --left;
+    } else if (same_word(name, "failback")) {
+      DM_TRY_STATUS(parse_failback(args, features));
+      --left;
+    } else if (same_word(name, "checker") && left >= 2) {
+      DM_TRY(std::string method, args.word("unknown checker"));
+      DM_TRY(auto area, checker_area(args, method));
+      DM_TRY(uint64_t n, args.number("checker interval must be between 1 and 86400", 1, kMaxSeconds));
+      if (!features.checker) features.checker.emplace();
+      features.checker->area = area;
+      features.checker->interval = std::chrono::seconds(n);
+      left -= 2;
+    } else if (same_word(name, "marginal") && left >= 3) {
+      constexpr std::string_view kMarginal = "bad marginal values";
+      DM_TRY(uint64_t errors, args.number(kMarginal, 1, 1000));
+      DM_TRY(uint64_t window, args.number(kMarginal, 1, kMaxSeconds));
+      DM_TRY(uint64_t good, args.number(kMarginal, 1, kMaxSeconds));
+      if (!features.checker) features.checker.emplace();
+      features.checker->marginal = {static_cast<uint32_t>(errors), std::chrono::seconds(window),
+                                    std::chrono::seconds(good)};
+      left -= 3;
     } else if (same_word(name, "queue_mode")) {
       DM_TRY(std::string mode, args.word(kUnknown));
       if (same_word(mode, "bio")) {
@@ -68,6 +119,9 @@ Result<MultipathFeatures> MultipathFeatures::parse(ArgReader& args) {
     } else {
       return unknown(name);
     }
+  }
+  if (features.checker && features.checker->interval.count() == 0) {
+    return args.fail("marginal without checker");
   }
   // As in the kernel.
   if (features.queue_mode == QueueMode::Bio) features.retain_attached_hw_handler = true;
@@ -87,6 +141,19 @@ std::string MultipathFeatures::print() const {
   if (retain_attached_hw_handler) add(1, "retain_attached_hw_handler");
   if (no_path_timeout_s) add(2, fmt::format("no_path_timeout {}", *no_path_timeout_s));
   if (path_timeout_ms) add(2, fmt::format("path_timeout {}", *path_timeout_ms));
+  if (checker) {
+    std::string area = checker->area ? fmt::format("write@{}", checker->area->n) : "read";
+    add(3, fmt::format("checker {} {}", area, checker->interval.count()));
+    if (const auto& m = checker->marginal) {
+      add(4, fmt::format("marginal {} {} {}", m->errors, m->window.count(), m->good.count()));
+    }
+  }
+  switch (failback) {
+    case Failback::Manual: break;
+    case Failback::Immediate: add(2, "failback immediate"); break;
+    case Failback::FollowOver: add(2, "failback followover"); break;
+    case Failback::After: add(2, fmt::format("failback {}", failback_after.count())); break;
+  }
   if (queue_mode == QueueMode::Bio) add(2, "queue_mode bio");
   return fmt::format("{} {}", count, words);
 }

@@ -8,15 +8,20 @@
 
 #include "core/base/args.h"
 #include "core/base/result.h"
+#include "core/targets/multipath/path_checker.h"
 
 namespace dmfs {
 
 enum class QueueMode { Request, Bio };
+enum class Failback { Manual, Immediate, FollowOver, After };
 
 struct MultipathFeatures {
   bool queue_if_no_path = false;
   std::optional<uint32_t> no_path_timeout_s;
   std::optional<uint32_t> path_timeout_ms;
+  std::optional<PathChecker::Options> checker;
+  Failback failback = Failback::Manual;
+  std::chrono::seconds failback_after{0};
   uint32_t pg_init_retries = 0;
   std::optional<uint32_t> pg_init_delay_ms;
   bool retain_attached_hw_handler = false;

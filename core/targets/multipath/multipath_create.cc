@@ -133,6 +133,7 @@ Result<std::unique_ptr<Target>> Multipath::create(TargetContext& context,
                        attached.error().code);
     }
   }
+  DM_TRY_STATUS(multipath->start_checker());
   MutexLock lock(multipath->mutex_);
   multipath->valid_paths_ = multipath->paths_.size();
   // As in the kernel, a number that no group has is none.
