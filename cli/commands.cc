@@ -43,6 +43,9 @@ constexpr Command kCommands[] = {
     {"setgeometry", 4, 5, kDaemon, setgeometry_command},
     {"why", 0, kAny, kDaemon, why_command},
     {"fail-held", 0, 2, kDaemon, fail_held_command},
+    {"paths", 0, kAny, kDaemon, paths_command},
+    {"fail-path", 0, 2, kDaemon, fail_path_command},
+    {"reinstate-path", 0, 2, kDaemon, reinstate_path_command},
     {"lab", 2, kAny, kDaemon, lab_command},
     {"mknodes", 0, kAny, kDaemon, mknodes_command},
     {"targets", 0, 0, kDaemon, targets_command},
@@ -54,6 +57,7 @@ constexpr Command kCommands[] = {
 int words_needed(const Session& session, const Command& command) {
   bool device_is_word = !session.by_option();
   if (command.name == "message") return device_is_word ? 2 : 1;
+  if (command.name == "fail-path" || command.name == "reinstate-path") return device_is_word ? 2 : 1;
   if (command.name == "fail-held") return device_is_word ? 1 : 0;
   if (command.name == "setgeometry") return device_is_word ? 5 : 4;
   return command.min_words;

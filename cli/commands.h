@@ -58,6 +58,10 @@ std::string wait_report_text(const WaitReport& report);
 bool why_command(Session& session, const Words& words);
 bool fail_held_command(Session& session, const Words& words);
 bool mknodes_command(Session&, const Words&);
+// path_commands.cc
+bool paths_command(Session&, const Words&);
+bool fail_path_command(Session&, const Words&);
+bool reinstate_path_command(Session&, const Words&);
 // 0 when there is no --readahead or it is auto; false, with a word on stderr, when it is bad.
 bool read_ahead_option(Session&, nlohmann::json& params);
 

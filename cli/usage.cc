@@ -41,6 +41,8 @@ Queries
 	version
 	why DEVICE...
 	fail-held DEVICE [ERRNO]
+	paths [DEVICE...]
+	fail-path|reinstate-path DEVICE PATH
 Arrays to try multipath with
 	lab array NAME [--paths N] [--controllers N] [--alua|--implicit|--emc|--rdac|--hp_sw]
 	    [--size SIZE] [--file FILE] [--slow MS] [--create]

@@ -470,6 +470,59 @@ TEST_F(DmctlTest, SetGeometry) {
   EXPECT_THAT(err_, StartsWith("Incorrect number of arguments.\n"));
 }
 
+TEST_F(DmctlTest, Paths) {
+  auto path = [](const char* name, const char* state, const char* checker) {
+    return json{{"name", name},   {"state", state},   {"checker", checker}, {"in_flight", 3},
+                {"stale", 0},     {"fail_count", 1},  {"errors", 2},        {"latency_ns", 125000}};
+  };
+  json late = path("/p/2", "failed", "down: timeout");
+  late["stale"] = 2;
+  json groups = {{{"number", 1}, {"state", "active"}, {"selector", "round-robin 0"},
+                  {"paths", {path("/p/1", "active", "up"), late}}},
+                 {{"number", 2}, {"state", "enabled"}, {"selector", "queue-length 0"},
+                  {"paths", {path("/p/3", "active", "")}}}};
+  json target = {{"start", 0},  {"length", 2048},     {"type", "multipath"}, {"features", "queue_if_no_path"},
+                 {"handler", ""}, {"queueing", true}, {"waiting", 0},        {"groups", groups}};
+  json reply = {{"info", info("v", 4)}, {"targets", {target}}};
+  const std::string tree =
+      "v (253:4) dmfs,multipath\n"
+      "size=1.0M features='queue_if_no_path' hwhandler='0' waiting=0 wp=rw\n"
+      "|-+- policy='round-robin 0' status=active\n"
+      "| |- /p/1 active, checker up, 3 in flight, 2 errors, failed 1 times, latency 125 us\n"
+      "| `- /p/2 failed, checker down: timeout, 3 in flight (2 overdue), 2 errors, failed 1 times, "
+      "latency 125 us\n"
+      "`-+- policy='queue-length 0' status=enabled\n"
+      "  `- /p/3 active, 3 in flight, 2 errors, failed 1 times, latency 125 us\n";
+  answers(reply);
+  dmctl({"paths", "v"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(sent_[0], R"(paths {"name":"v"})");
+  EXPECT_EQ(out_, tree);
+  answers({{"devices", {info("v", 4), info("w", 5)}}});
+  answers(reply);
+  answers({{"info", info("w", 5)}, {"targets", json::array()}});
+  dmctl({"paths"});
+  EXPECT_EQ(status_, 0);
+  EXPECT_EQ(out_, tree);
+  answers({{"info", info("w", 5)}, {"targets", json::array()}});
+  dmctl({"paths", "w"});
+  EXPECT_EQ(status_, 1);
+  EXPECT_THAT(err_, HasSubstr("no target with paths"));
+  answers(reply);
+  dmctl({"paths", "--json", "v"});
+  EXPECT_EQ(json::parse(out_), reply);
+  for (const char* what : {"fail", "reinstate"}) {
+    answers(reply);
+    answers({{"result", ""}});
+    dmctl({std::string(what) + "-path", "v", "/p/1"});
+    EXPECT_EQ(status_, 0);
+    EXPECT_EQ(sent_[1], "message {\"message\":\"" + std::string(what) +
+                            "_path /p/1\",\"name\":\"v\",\"sector\":0}");
+  }
+  dmctl({"fail-path", "v"});
+  EXPECT_THAT(err_, StartsWith("Incorrect number of arguments."));
+}
+
 TEST_F(DmctlTest, WhatWaits) {
   json device = info("v");
   device["suspended"] = true;

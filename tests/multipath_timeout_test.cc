@@ -140,6 +140,33 @@ TEST_F(MultipathTimeout, TheLastPathQueues) {
   EXPECT_EQ(disk(0, 8), "WWWWWWWW");
 }
 
+TEST_F(MultipathTimeout, PathsAreReported) {
+  start(kTimed);
+  auto one = rig_.write(0, 8);
+  later();
+  rig_.clock().advance(std::chrono::microseconds(70));
+  end("p2");
+  auto newer = rig_.write(0, 8, 'N');
+  auto report = target().paths_report();
+  ASSERT_TRUE(report);
+  EXPECT_EQ(report->features, "retain_attached_hw_handler path_timeout 100 queue_mode bio");
+  EXPECT_EQ(report->waiting, 1u);
+  ASSERT_EQ(report->groups.size(), 1u);
+  EXPECT_EQ(report->groups[0].selector, "round-robin 0");
+  const PathReport &p1 = report->groups[0].paths[0], &p2 = report->groups[0].paths[1];
+  EXPECT_FALSE(p1.active);
+  EXPECT_EQ(p1.in_flight, 1u);
+  EXPECT_EQ(p1.stale, 1u);
+  EXPECT_EQ(p1.errors, 1u);
+  EXPECT_EQ(p1.fail_count, 1u);
+  EXPECT_TRUE(p2.active);
+  EXPECT_EQ(p2.stale + p2.errors, 0u);
+  EXPECT_EQ(p2.latency, std::chrono::microseconds(70));
+  EXPECT_TRUE(p2.checker.empty());
+  end("p1");
+  end("p2");
+}
+
 // ---- nothing newer is overwritten ---------------------------------------------------------------
 
 TEST_F(MultipathTimeout, ANewerWriteWaitsForTheStaleOne) {

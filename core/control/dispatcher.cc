@@ -44,7 +44,7 @@ const Dispatcher::Entry Dispatcher::kMethods[] = {
     {"targets", &Dispatcher::targets},   {"message", &Dispatcher::message},
     {"wait", &Dispatcher::wait},         {"set_geometry", &Dispatcher::set_geometry},
     {"why", &Dispatcher::why},           {"fail_held", &Dispatcher::fail_held},
-    {"shutdown", &Dispatcher::shutdown},
+    {"paths", &Dispatcher::paths},       {"shutdown", &Dispatcher::shutdown},
 };
 
 json Dispatcher::handle(const json& message, CancelToken& cancel) {
@@ -133,6 +133,13 @@ Dispatcher::Reply Dispatcher::why(ParamReader& params, CancelToken&) {
   DM_TRY_STATUS(params.finish());
   DM_TRY(WaitReport report, commands_.why(device));
   return to_json(report);
+}
+
+Dispatcher::Reply Dispatcher::paths(ParamReader& params, CancelToken&) {
+  DeviceSelector device = read_selector(params);
+  DM_TRY_STATUS(params.finish());
+  DM_TRY(PathsOfDevice paths, commands_.paths(device));
+  return to_json(paths);
 }
 
 Dispatcher::Reply Dispatcher::fail_held(ParamReader& params, CancelToken&) {

@@ -49,6 +49,7 @@ class Dispatcher {
   Reply suspend(ParamReader& params, CancelToken& cancel);
   Reply resume(ParamReader& params, CancelToken& cancel);
   Reply why(ParamReader& params, CancelToken& cancel);
+  Reply paths(ParamReader& params, CancelToken& cancel);
   Reply fail_held(ParamReader& params, CancelToken& cancel);
   Reply status(ParamReader& params, CancelToken& cancel);
   Reply load(ParamReader& params, CancelToken& cancel);

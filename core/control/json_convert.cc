@@ -101,6 +101,42 @@ json to_json(const WaitReport& report) {
           {"freed_by", report.freed_by}};
 }
 
+json to_json(const PathsOfDevice& device) {
+  json targets = json::array();
+  for (const DevicePaths& target : device.targets) {
+    json groups = json::array();
+    for (const PathGroupReport& group : target.paths.groups) {
+      json paths = json::array();
+      for (const PathReport& path : group.paths) {
+        paths.push_back({{"name", path.name},
+                         {"state", path.active ? "active" : "failed"},
+                         {"checker", path.checker},
+                         {"in_flight", path.in_flight},
+                         {"stale", path.stale},
+                         {"fail_count", path.fail_count},
+                         {"errors", path.errors},
+                         {"latency_ns", path.latency.count()}});
+      }
+      const char* state = group.state == PathGroupReport::State::Active    ? "active"
+                          : group.state == PathGroupReport::State::Enabled ? "enabled"
+                                                                           : "disabled";
+      groups.push_back({{"number", group.number},
+                        {"state", state},
+                        {"selector", group.selector},
+                        {"paths", std::move(paths)}});
+    }
+    targets.push_back({{"start", target.start.n},
+                       {"length", target.length.n},
+                       {"type", target.type},
+                       {"features", target.paths.features},
+                       {"handler", target.paths.handler},
+                       {"queueing", target.paths.queueing},
+                       {"waiting", target.paths.waiting},
+                       {"groups", std::move(groups)}});
+  }
+  return {{"info", to_json(device.info)}, {"targets", std::move(targets)}};
+}
+
 json to_json(const TableDeps& table) {
   json deps = json::array();
   for (const Dependency& dep : table.deps) {

@@ -19,5 +19,6 @@ nlohmann::json to_json(const DeviceInfo& info);
 nlohmann::json to_json(const TableStatus& table);
 nlohmann::json to_json(const WaitReport& report);
 nlohmann::json to_json(const TableDeps& deps);
+nlohmann::json to_json(const PathsOfDevice& paths);
 
 }  // namespace dmfs

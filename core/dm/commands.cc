@@ -194,6 +194,22 @@ std::vector<const TargetType*> Commands::target_types() {
   return types;
 }
 
+Result<PathsOfDevice> Commands::paths(const DeviceSelector& selector) {
+  PathsOfDevice answer;
+  DM_TRY(answer.info, status(selector));
+  DM_TRY(auto device, manager_.select(selector));
+  auto table = device->live_table();
+  if (!table) return answer;
+  for (const Table::Entry& entry : table->entries()) {
+    auto report = entry.target->paths_report();
+    if (!report) continue;
+    answer.targets.push_back({entry.begin, entry.length,
+                              std::string(entry.type ? entry.type->name : std::string_view()),
+                              *std::move(report)});
+  }
+  return answer;
+}
+
 Result<std::string> Commands::message(const DeviceSelector& selector, Sectors sector,
                                       const std::string& message) {
   DM_TRY(auto device, manager_.select(selector));

@@ -131,6 +131,17 @@ struct RemoveAllResult {
   std::vector<std::string> open;  // names that are in use and stay (or wait for the last close)
 };
 
+// The paths of one target of a device.
+struct DevicePaths {
+  Sectors start, length;
+  std::string type;
+  PathsReport paths;
+};
+struct PathsOfDevice {
+  DeviceInfo info;
+  std::vector<DevicePaths> targets;  // those that have paths
+};
+
 class Commands {
  public:
   Commands(DeviceManager& manager, const TargetRegistry& registry)
@@ -146,6 +157,8 @@ class Commands {
   Result<DeviceInfo> suspend(const SuspendArgs& args, CancelToken& cancel);
   Result<DeviceInfo> resume(const ResumeArgs& args, CancelToken& cancel);
   Result<WaitReport> why(const DeviceSelector& device);
+  // Of the live table.
+  Result<PathsOfDevice> paths(const DeviceSelector& device);
   // Completes all that waits with `error` (an errno); how many.
   Result<uint64_t> fail_held(const DeviceSelector& device, int error);
   Result<DeviceInfo> status(const DeviceSelector& device);

@@ -70,11 +70,11 @@ MapResult Multipath::map_slowly(Bio& bio) {
 
 void Multipath::aim(Bio& bio, Path& path) {
   bio.mark = (bio.mark & ~kPathMask) | path.number_in_table;
-  if (path.counts) {
-    Group& group = path.home;
-    group.selector->start_io(path.index, bio.bytes());
-    if (group.type->timed) bio.note = context_.clock().now().time_since_epoch().count();
-  }
+  Group& group = path.home;
+  uint32_t others = path.in_flight.fetch_add(1, std::memory_order_relaxed);
+  if (path.counts) group.selector->start_io(path.index, bio.bytes());
+  bool timed = group.type->timed || others == 0;  // what goes alone is enough of a sample
+  bio.note = timed ? context_.clock().now().time_since_epoch().count() : 0;
   bio.remap(*path.way, bio.op == Op::Flush ? Sectors{0} : context_.offset(bio));
 }
 
@@ -90,11 +90,7 @@ EndIo Multipath::end_io(Bio& bio, int& error) {
   uint32_t number = bio.mark & kPathMask;
   if (number == 0) return EndIo::Done;  // completed here
   Path& path = *paths_[number - 1];
-  if (path.counts) {
-    Group& group = path.home;
-    Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
-    group.selector->end_io(path.index, bio.bytes(), started);
-  }
+  leave_path(path, bio, error == 0);
   if (error < 0) return timed_end(bio, path, error);
   // What nobody waits for says nothing about the path, nor does what no path could do.
   if (error == 0 || bio.cancelled() || error == EOPNOTSUPP) return EndIo::Done;
@@ -145,15 +141,26 @@ EndIo Multipath::timed_end(Bio& bio, Path& path, int& error) {
 
 void Multipath::abandon(Bio& bio) {
   Path& path = *paths_[(bio.mark & kPathMask) - 1];
-  Group& group = path.home;
-  if (group.type->counts) {
-    Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
-    group.selector->end_io(path.index, bio.bytes(), started);
-  }
+  leave_path(path, bio, false);
   unaim(bio);
 }
 
+void Multipath::leave_path(Path& path, const Bio& bio, bool well) {
+  Group& group = path.home;
+  path.in_flight.fetch_sub(1, std::memory_order_relaxed);
+  if (path.counts) {
+    Clock::Time started{Clock::Duration(group.type->timed ? bio.note : 0)};
+    group.selector->end_io(path.index, bio.bytes(), started);
+  }
+  if (!well || bio.note == 0) return;
+  int64_t took = context_.clock().now().time_since_epoch().count() - bio.note;
+  int64_t average = path.latency_ns.load(std::memory_order_relaxed);
+  // Two at a time lose one of them.
+  path.latency_ns.store(average == 0 ? took : average + (took - average) / 8, std::memory_order_relaxed);
+}
+
 Multipath::Fate Multipath::settle(Bio& bio, Path& path, unsigned flags, int& error, bool& work) {
+  if (!(flags & kMoveOn)) path.errors.fetch_add(1, std::memory_order_relaxed);
   unaim(bio);
   uint32_t repeats = bio.mark >> 24;
   bool repeat = !(flags & (kHwFailPath | kHwBypassGroup | kHwErrorIo | kMoveOn));

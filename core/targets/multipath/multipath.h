@@ -51,6 +51,7 @@ class Multipath final : public Target, private HwHost, private PathChecker::Host
   std::string table_line() const override;
   std::string status_line() const override;
   Result<std::string> message(std::span<const std::string> words) override;
+  std::optional<PathsReport> paths_report() const override;
   std::string fault() const override { return handler_ ? handler_->fault() : std::string(); }
   TableKind table_kind() const override;
   IoLimits limits() const override {
@@ -88,6 +89,9 @@ class Multipath final : public Target, private HwHost, private PathChecker::Host
     BackingFile& file;
     BackingFile* way = &file;  // where I/O is sent: the file, or what keeps an eye on it
     std::atomic<bool> works{true};  // changed under mutex_
+    std::atomic<uint32_t> in_flight{0};
+    std::atomic<uint64_t> errors{0};
+    std::atomic<int64_t> latency_ns{0};  // moving average of some of the I/O that went well
     uint32_t fail_count = 0;        // guarded by mutex_
   };
   // A bio's mark: the number of its path, 0 when it has none, and above it how often it was sent
@@ -128,6 +132,8 @@ class Multipath final : public Target, private HwHost, private PathChecker::Host
   Fate settle(Bio& bio, Path& path, unsigned flags, int& error, bool& work);
   // Takes back what was aimed and has not been sent.
   void abandon(Bio& bio);
+  // The path has ended it, or will not be given it.
+  void leave_path(Path& path, const Bio& bio, bool well);
   EndIo timed_end(Bio& bio, Path& path, int& error);
   EndIo go_on(Bio& bio, Path& path, unsigned flags, int& error);
   void ask_handler(Bio& bio, Path& path, int error);

@@ -80,6 +80,46 @@ std::string Multipath::status_line() const {
   return line;
 }
 
+std::optional<PathsReport> Multipath::paths_report() const {
+  PathsReport report;
+  auto without_count = [](const std::string& words) {
+    size_t space = words.find(' ');
+    return space == std::string::npos ? std::string() : words.substr(space + 1);
+  };
+  if (handler_) report.handler = without_count(handler_->status(HwStatus::Table));
+  if (timed_) report.waiting = timed_->fence().waiting();
+  MutexLock lock(mutex_);
+  MultipathFeatures features = features_;
+  features.queue_if_no_path = queue_if_no_path_ || timed_out_;
+  report.features = without_count(features.print());
+  if (!report.features.empty()) report.features.pop_back();  // print() ends in a space
+  report.queueing = queue_if_no_path_;
+  report.waiting += queued_.size() + repeated_.size() + asked_.size();
+  for (const auto& group : groups_) {
+    PathGroupReport of{.number = group->number,
+                       .state = group->bypassed            ? PathGroupReport::State::Disabled
+                                : group.get() == current_ ? PathGroupReport::State::Active
+                                                          : PathGroupReport::State::Enabled,
+                       .selector = fmt::format("{} {}", group->type->name, group->selector->args()),
+                       .paths = {}};
+    for (const Path* path : group->paths) {
+      PathReport one{.name = path->name(), .active = path->works, .checker = {}};
+      if (checker_) one.checker = checker_->state(path->number_in_table - 1);
+      one.in_flight = path->in_flight.load(std::memory_order_relaxed);
+      if (timed_) {
+        one.stale = timed_->stale(*path->way);
+        one.in_flight += one.stale;
+      }
+      one.fail_count = path->fail_count;
+      one.errors = path->errors.load(std::memory_order_relaxed);
+      one.latency = std::chrono::nanoseconds(path->latency_ns.load(std::memory_order_relaxed));
+      of.paths.push_back(std::move(one));
+    }
+    report.groups.push_back(std::move(of));
+  }
+  return report;
+}
+
 // queue_if_no_path
 // fail_if_no_path
 // fail_path <path>
