@@ -31,7 +31,7 @@ DIFFERENCES = [
                                     "Driver version:    4.47.0"]}),
     (r"^dmsetup targets$", {"out": [
         "delay            v1.4.0", "dust             v1.0.0", "error            v1.5.0",
-        "flakey           v1.5.0", "hang             v1.0.0", "linear           v1.4.0",
+        "flakey           v1.5.0", "hang             v1.0.0", "lab              v1.0.0", "linear           v1.4.0",
         "mirror           v1.14.0", "multipath        v1.14.0", "striped          v1.6.0",
         "throttle         v1.0.0", "unstriped        v1.1.0", "zero             v1.1.0"]}),
     # Linux 6.12 refuses these names, and so does dmfs.
