@@ -93,8 +93,8 @@ void Mirror::issue(Write& write) {
   Bio& bio = *write.bio;
   bio.held_since = 0;
   Sectors offset = write.has_regions ? context_.offset(bio) : Sectors{};
-  unsigned used = 0, primary;
-  {
+  unsigned used = 0, primary = 0;
+  if (write.only_primary) {
     MutexLock lock(mutex_);
     primary = whole_leg();
   }
